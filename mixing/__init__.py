@@ -1,0 +1,1 @@
+"""Mixers: a table of (weights, losses) in, better weights out."""

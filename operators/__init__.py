@@ -1,0 +1,1 @@
+"""Curation operators: document tables in, document tables out."""

@@ -1,0 +1,1 @@
+"""The pipeline: recipe -> plan -> engine -> run directory, and the command line."""

@@ -1,0 +1,1 @@
+"""The streaming loader: token shards -> plan -> batches. Imports neither Ray nor pydantic."""
