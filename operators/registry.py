@@ -1,0 +1,54 @@
+"""Operators by name: the built-in ones, and those that other distributions offer as `cuvee.operators`."""
+
+import difflib
+from functools import cache
+from importlib.metadata import entry_points
+
+from .base import Operator
+from .exact_dedup import ExactDedup
+from .gopher_quality import GopherQuality
+from .language import Language
+from .minhash_dedup import MinHashDedup
+from .pii import Pii
+
+BUILT_IN: tuple[type[Operator], ...] = (Language, GopherQuality, ExactDedup, MinHashDedup, Pii)
+ENTRY_POINTS = "cuvee.operators"
+
+
+class UnknownOperatorError(ValueError):
+    """A recipe names an operator that nobody provides."""
+
+
+@cache
+def operators() -> dict[str, type[Operator]]:
+    """Every operator of this installation by its name in a recipe, built-in ones first.
+
+    Raises:
+        ValueError: a distribution's entry point holds no `Operator`, or takes a name that is already taken.
+    """
+    found = {operator.name: operator for operator in BUILT_IN}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        operator = point.load()
+        where = f"entry point {point.name!r} ({point.value}) of group {ENTRY_POINTS!r}"
+        if not (isinstance(operator, type) and issubclass(operator, Operator)):
+            raise ValueError(f"{where}: found {operator!r}, a subclass of cuvee.operators.base.Operator is needed")
+        if point.name != operator.name:
+            raise ValueError(f"{where}: the class calls itself {operator.name!r}; both names must be the same")
+        if point.name in found:
+            raise ValueError(f"{where}: the name is taken by {found[point.name].__module__}; choose another")
+        found[point.name] = operator
+    return found
+
+
+def find_operator(name: str) -> type[Operator]:
+    """The operator called `name`.
+
+    Raises:
+        UnknownOperatorError: with the nearest name, or all names.
+    """
+    known = operators()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    raise UnknownOperatorError(f"unknown operator {name!r}; {hint}")
