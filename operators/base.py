@@ -1,18 +1,18 @@
 """What an operator is: a frozen set of parameters with one verb over a document table.
 
-The document table has the columns ``id: string, text: large_string, source: string, url: string?, lang: string?,
-domain: string?``; whatever else an input holds passes through untouched. An operator adds columns named
-``<operator>.<field>``.
+The document table has the columns ``id: string, text: large_string, source: string, url: string?,
+lang: string?, domain: string?``; whatever else an input holds passes through untouched. An operator adds
+columns named ``<operator>.<field>``.
 
-=========== ================================================================== =================================
+=========== ================================================================== ==========================
 kind        methods                                                            examples
-=========== ================================================================== =================================
+=========== ================================================================== ==========================
 `Map`       ``apply(table) -> table``                                          pii, extract
 `Filter`    ``scores(table) -> columns``, then ``rules()`` over the columns    language, gopher_quality
 `FitFilter` ``observe``, ``merge``, ``finish``: a reduction over the corpus;   exact_dedup, minhash_dedup
             then ``scores(table, state) -> columns`` and ``rules()``
 `FitMap`    the same reduction, then ``apply(table, state) -> table``          tokenize, cluster
-=========== ================================================================== =================================
+=========== ================================================================== ==========================
 
 Every operator is pure: the same rows give the same answer on any engine, in any sharding and any order.
 """
@@ -36,7 +36,7 @@ Scores = Mapping[str, pa.Array]
 
 @dataclass(frozen=True)
 class Rule:
-    """Keep a row whose score lies in ``[minimum, maximum]`` (and among `allowed`); otherwise drop it for `reason`.
+    """Keep a row whose score lies in ``[minimum, maximum]`` and among `allowed`; else drop it for `reason`.
 
     A null or NaN score breaks no rule: what could not be measured is no reason to drop.
     """
@@ -88,7 +88,7 @@ class Map(Operator):
 
 
 class Decides(Operator):
-    """The half of a filter that looks at scores alone, so that a threshold can move without reading text again."""
+    """The half of a filter that looks at scores alone: a threshold can move without reading text again."""
 
     def rules(self) -> Sequence[Rule]:
         """The rules in the order in which they are asked; the first one broken names the reason."""
@@ -118,9 +118,9 @@ class Filter(Decides):
 class Fit(Operator):
     """An operator that sees the whole corpus before it acts: a tree reduction over the shards' partials.
 
-    ``merge`` is associative and commutative up to the bytes of ``finish``, so the order in which shards arrive
-    changes nothing. An operator that sets `exchange_key` has its observations brought together by that uint64
-    column first: all rows of one key reach one call of `combine`.
+    ``merge`` is associative and commutative up to the bytes of ``finish``, so the order in which shards
+    arrive changes nothing. An operator that sets `exchange_key` has its observations brought together by
+    that uint64 column first: all rows of one key reach one call of `combine`.
     """
 
     exchange_key: ClassVar[str | None] = None
@@ -166,5 +166,7 @@ def set_columns(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
     """
     for name, values in columns.items():
         position = table.schema.get_field_index(name)
-        table = table.append_column(name, values) if position < 0 else table.set_column(position, name, values)
+        table = (
+            table.append_column(name, values) if position < 0 else table.set_column(position, name, values)
+        )
     return table

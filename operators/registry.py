@@ -31,9 +31,13 @@ def operators() -> dict[str, type[Operator]]:
         operator = point.load()
         where = f"entry point {point.name!r} ({point.value}) of group {ENTRY_POINTS!r}"
         if not (isinstance(operator, type) and issubclass(operator, Operator)):
-            raise ValueError(f"{where}: found {operator!r}, a subclass of cuvee.operators.base.Operator is needed")
+            raise ValueError(
+                f"{where}: found {operator!r}, a subclass of cuvee.operators.base.Operator is needed"
+            )
         if point.name != operator.name:
-            raise ValueError(f"{where}: the class calls itself {operator.name!r}; both names must be the same")
+            raise ValueError(
+                f"{where}: the class calls itself {operator.name!r}; both names must be the same"
+            )
         if point.name in found:
             raise ValueError(f"{where}: the name is taken by {found[point.name].__module__}; choose another")
         found[point.name] = operator
