@@ -1,0 +1,117 @@
+"""What no single value of a recipe can get wrong: how its parts fit together.
+
+The checks look at the plain values of a file, so they find what they can even where something else is broken.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..operators.base import Operator
+from ..operators.registry import operators
+from .located_yaml import LocatedYaml, Problem, near
+
+
+def cross_checks(recipe: Mapping[str, Any], document: LocatedYaml) -> list[Problem]:
+    """Every way in which the parts of `recipe` contradict each other."""
+    inputs = [entry if isinstance(entry, dict) else {} for entry in _list(recipe.get("inputs"))]
+    return [
+        *_sources(inputs, document),
+        *_domains(inputs),
+        *_operators(_list(recipe.get("curate")), document),
+        *_objective(recipe, inputs),
+        *_settings_without_effect(recipe),
+    ]
+
+
+def _sources(inputs: Sequence[Mapping[str, Any]], document: LocatedYaml) -> Iterator[Problem]:
+    first: dict[Any, int] = {}
+    for i, entry in enumerate(inputs):
+        source = entry.get("source")
+        if not isinstance(source, str):
+            continue
+        if source in first:
+            line = document.position(("inputs", first[source], "source")).line
+            yield Problem(
+                ("inputs", i, "source"), f"{source!r} is the source on line {line} already; name it otherwise"
+            )
+        first.setdefault(source, i)
+
+
+def _domains(inputs: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    for i, entry in enumerate(inputs):
+        if entry.get("format") == "text" and entry.get("columns"):
+            yield Problem(("inputs", i, "columns"), "a text file has no columns; leave this key out")
+        if entry.get("domain") is not None and "domain" in _mapping(entry.get("columns")):
+            message = "the domain is this constant and a column at once; leave one of the two out"
+            yield Problem(("inputs", i, "domain"), message)
+
+
+def _operators(curate: Sequence[Any], document: LocatedYaml) -> Iterator[Problem]:
+    """Two operators of one name would write the same columns; a column is read only below its writer."""
+    names = [next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else entry for entry in curate]
+    listed = {
+        i: operators()[name] for i, name in enumerate(names) if isinstance(name, str) and name in operators()
+    }
+    first: dict[str, int] = {}
+    for i, operator in listed.items():
+        if operator.name in first:
+            line = document.position(("curate", first[operator.name])).line
+            found = f"this operator stands on line {line} already; both would write {operator.name}.*"
+            yield Problem(("curate", i, operator.name), f"{found}; keep one of the two")
+        first.setdefault(operator.name, i)
+        above = {column for j, other in listed.items() if j < i for column in other.writes}
+        for column in operator.reads:
+            if column not in above and column not in operator.writes:
+                yield from _unwritten(column, i, listed, document)
+
+
+def _unwritten(
+    column: str, i: int, listed: Mapping[int, type[Operator]], document: LocatedYaml
+) -> Iterator[Problem]:
+    """A column named like an operator's can come from that operator alone; others may come with the input."""
+    writer, dot, _ = column.partition(".")
+    if not dot or writer not in operators():
+        return
+    needs = f"reads the column {column!r}"
+    below = next((j for j, other in listed.items() if column in other.writes), None)
+    if column not in operators()[writer].writes:
+        remedy = f"which {writer!r} does not write; {near(column, operators()[writer].writes)}"
+    elif below is None:
+        remedy = f"which {writer!r} writes; add '- {writer}' above it"
+    else:
+        line = document.position(("curate", below)).line
+        remedy = f"which {writer!r} writes only later, on line {line}; move it above this line"
+    yield Problem(("curate", i, listed[i].name), f"{needs}, {remedy}")
+
+
+def _objective(recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Weights for domains that no input has, where the recipe alone tells the domains."""
+    if not inputs or any("domain" in _mapping(entry.get("columns")) for entry in inputs):
+        return
+    domains = sorted({str(entry.get("domain") or entry.get("source")) for entry in inputs})
+    for domain in _mapping(_mapping(recipe.get("mix")).get("objective")):
+        if domain not in domains:
+            yield Problem(
+                ("mix", "objective", domain), f"no input has the domain {domain!r}; {near(domain, domains)}"
+            )
+
+
+def _settings_without_effect(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    tokenize, engine = _mapping(recipe.get("tokenize")), _mapping(recipe.get("engine"))
+    if tokenize.get("tokenizer") is not None:
+        for key in ("vocab_size", "max_training_bytes"):
+            if key in tokenize:
+                message = "this belongs to a tokenizer that is trained, and 'tokenizer' names a finished one"
+                yield Problem(("tokenize", key), f"{message}; leave one of the two out")
+    if engine.get("address") is not None and engine.get("kind", "local") == "local":
+        yield Problem(
+            ("engine", "address"), "the local engine has no address; write 'kind: ray', or leave this out"
+        )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
