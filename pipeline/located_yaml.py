@@ -87,11 +87,11 @@ class LocatedYaml:
             if root is None:
                 return None
             self._refuse_repeated_keys(root, (), ())
-            value = loader.construct_document(root)  # type: ignore[no-untyped-call]
+            value = loader.construct_document(root)
             self._locate(root, ())
             return value
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
 
     def _refuse_repeated_keys(self, node: yaml.Node, keys: Keys, above: tuple[yaml.Node, ...]) -> None:
         """Walk the nodes as they were written, before construction lays merged mappings into each other."""
