@@ -1,0 +1,144 @@
+"""Text to token ids: a byte-level BPE trained on the curated corpus itself, or any `tokenizer.json`."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from .base import FitMap
+
+END_OF_TEXT = "<|endoftext|>"
+TRAIN, VALIDATION = "train", "validation"
+
+
+class Tokenize(FitMap):
+    """Cut text into token ids with byte-level BPE, and hold out a validation split of each domain.
+
+    The vocabulary is learned from a sample of the training documents: those of the smallest hash of
+    (seed, id), so the sample is uniform, the same in any sharding, and no validation document is in it.
+    Every byte is in the vocabulary: there is no unknown token. Each document ends with the end-of-text
+    token. A document goes to validation if the hash of its id falls below `validation_fraction`, so it stays
+    there whatever else joins the corpus.
+
+    Source: Sennrich, Haddow and Birch 2016 (BPE); Radford et al. 2019, section 2.2 (byte level).
+    """
+
+    name: ClassVar[str] = "tokenize"
+    reads: ClassVar[tuple[str, ...]] = ("id", "text")
+    writes: ClassVar[tuple[str, ...]] = ("doc", "split", "tokens")
+
+    vocab_size: int = Field(
+        4096, ge=257, le=1 << 20, description="entries, 256 bytes and end-of-text included"
+    )
+    tokenizer: str | None = Field(None, description="a tokenizer.json to use instead of training one")
+    tokenizer_sha256: str | None = Field(
+        None, description="hash of that file, filled in when the recipe is read"
+    )
+    max_training_bytes: int = Field(
+        20_000_000, ge=1, description="UTF-8 bytes of text that the BPE learns from"
+    )
+    validation_fraction: float = Field(0.05, ge=0, lt=1, description="expected share of documents held out")
+    seed: int = Field(0, description="of the hash that samples and splits")
+
+    def observe(self, table: pa.Table) -> pa.Table:
+        """(key uint64, text large_string): this shard's candidates for the sample, by key."""
+        keys = self._keys(table["id"])
+        train = ~self._is_validation(keys)
+        if self.tokenizer is not None:
+            train[:] = False
+        sample = pa.table({"key": keys[train], "text": table["text"].filter(pa.array(train))})
+        return self.merge([sample])
+
+    def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
+        """The texts of the smallest keys that fit into `max_training_bytes`."""
+        sample = pa.concat_tables(partials).sort_by([("key", "ascending"), ("text", "ascending")])
+        ends = np.cumsum(pc.binary_length(sample["text"]).to_numpy())
+        return sample.slice(0, int(np.searchsorted(ends, self.max_training_bytes, side="right")))
+
+    def finish(self, partial: pa.Table) -> pa.Table:
+        """(tokenizer string, n_training_bytes int64), one row: the tokenizer as its JSON."""
+        if self.tokenizer is not None:
+            trained = Path(self.tokenizer).read_text("utf-8")
+        else:
+            trained = train_bpe(partial["text"].to_pylist(), self.vocab_size)
+        n_bytes = pc.sum(pc.binary_length(partial["text"])).as_py() or 0
+        return pa.table({"tokenizer": [trained], "n_training_bytes": [n_bytes]})
+
+    def apply(self, table: pa.Table, state: pa.Table) -> pa.Table:
+        """`table` without text, with doc (uint64), split (string), tokens (large_list<uint16|uint32>)."""
+        tokenizer, end = load_tokenizer(state["tokenizer"][0].as_py())
+        encodings = [encoding.ids for encoding in tokenizer.encode_batch_fast(table["text"].to_pylist())]
+        lengths = np.fromiter((len(ids) + 1 for ids in encodings), dtype=np.int64, count=len(encodings))
+        ids = [token for encoding in encodings for token in (*encoding, end)]
+        values = np.array(ids, dtype=token_dtype(tokenizer.get_vocab_size()))
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        keys = self._keys(table["id"])
+        split = np.where(self._is_validation(keys), VALIDATION, TRAIN)
+        return (
+            table.drop_columns(["text"])
+            .append_column("doc", pa.array(keys))
+            .append_column("split", pa.array(split, pa.string()))
+            .append_column("tokens", pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)))
+        )
+
+    def _keys(self, ids: pa.ChunkedArray) -> np.ndarray:
+        """uint64, (n_docs,): a hash of (seed, id)."""
+        key = self.seed.to_bytes(8, "little", signed=True)
+        digests = (
+            hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in ids.to_pylist()
+        )
+        return np.frombuffer(b"".join(digests), dtype="<u8")
+
+    def _is_validation(self, keys: np.ndarray) -> np.ndarray:
+        return keys / 2.0**64 < self.validation_fraction
+
+
+def train_bpe(texts: Sequence[str], vocab_size: int) -> str:
+    """A byte-level BPE of at most `vocab_size` entries, as JSON. The same texts give the same bytes.
+
+    >>> tokenizer, end = load_tokenizer(train_bpe(["low lower lowest"] * 4, 260))
+    >>> tokenizer.decode(tokenizer.encode("lowest ✓").ids)
+    'lowest ✓'
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return str(tokenizer.to_str())
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(text: str) -> tuple[Tokenizer, int]:
+    """(tokenizer, id of its end-of-text token) from JSON.
+
+    Raises:
+        ValueError: there is no token that a tokenizer calls end of text.
+    """
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for name in (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>"):
+        if (end := tokenizer.token_to_id(name)) is not None:
+            return tokenizer, end
+    raise ValueError(
+        f"the tokenizer has none of the end-of-text tokens {END_OF_TEXT}, </s>, <|end_of_text|>, <eos>; "
+        "add one to it"
+    )
+
+
+def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    """The narrowest dtype that holds every id."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32

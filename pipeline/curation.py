@@ -1,0 +1,226 @@
+"""Run the stages: shard by shard, resuming what is there, reducing fits, and proving that no row got lost."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..operators.base import Fit
+from .engines import Engine
+from .errors import InputError
+from .plan import Plan, Stage
+from .progress import RunProgress
+from .recipe import Recipe
+from .run_directory import read_json, write_json
+from .shard_work import (
+    Accounting,
+    AccountingError,
+    ShardResult,
+    ShardTask,
+    read_accounting,
+    read_arrow,
+    run_shard,
+    write_arrow,
+)
+
+MANIFEST = "manifest.json"
+STATE = "state.arrow"
+TIMINGS = "timings.jsonl"
+N_SHOWN = 5
+
+
+class Curation:
+    """One run's stages in one run directory.
+
+    Everything on disk below ``stages/`` is a function of the recipe and the inputs alone; what is not (CPU seconds)
+    goes to ``timings.jsonl``.
+    """
+
+    def __init__(
+        self, plan: Plan, recipe: Recipe, run_dir: Path, engine: Engine, progress: RunProgress
+    ) -> None:
+        self.plan, self.recipe, self.run_dir = plan, recipe, run_dir
+        self.engine, self.progress = engine, progress
+
+    def folder(self, stage: Stage) -> Path:
+        """The stage's folder in the run directory."""
+        return self.run_dir / "stages" / stage.folder
+
+    def state(self, stage: Stage) -> Path:
+        """The file with the state of the stage's fit."""
+        return self.folder(stage) / "fit" / STATE
+
+    def run(self) -> list[dict[str, Any]]:
+        """Run every stage that is not complete; returns the stages' manifests.
+
+        Raises:
+            InputError: broken shards, too many unreadable records, or nothing left.
+            AccountingError: rows got lost.
+            EnvironmentFailure: the disk is full or cannot be written.
+        """
+        manifests = []
+        for stage in self.plan.stages:
+            manifests.append(self.run_stage(stage))
+            if stage.fit is not None and not self.state(stage).exists():
+                self.fit(stage, stage.fit)
+        return manifests
+
+    def run_stage(self, stage: Stage) -> dict[str, Any]:
+        """Do the stage's missing shards and compile its manifest."""
+        tasks = self.tasks(stage)
+        manifest = self.folder(stage) / MANIFEST
+        missing = [task for task in tasks if not task.part.exists()]
+        if manifest.exists():
+            return self.completed(manifest, tasks)
+        broken: dict[int, str] = {}
+        title = f"{stage.index:02d} {stage.name}"
+        with self.progress.stage(title, len(tasks), len(tasks) - len(missing)) as bar:
+
+            def on_result(result: ShardResult) -> None:
+                if result.broken is not None:
+                    broken[result.index] = result.broken
+                self.note(stage.folder, result)
+                bar.shard(result)
+
+            self.engine.map_shards(run_shard, missing, on_result)
+        for task in missing:
+            task.quarantine.unlink(missing_ok=True)
+            if task.index in broken:
+                write_json(task.quarantine, {"shard": str(task.shard), "error": broken[task.index]})
+        self.judge_broken(tasks, broken)
+        compiled = compile_manifest(stage, [task for task in tasks if task.index not in broken], broken)
+        self.judge_rows(stage, compiled, tasks)
+        write_json(manifest, compiled)
+        return compiled
+
+    def completed(self, manifest: Path, tasks: Sequence[ShardTask]) -> dict[str, Any]:
+        """The manifest of a stage that an earlier run completed, with or without broken shards."""
+        compiled: dict[str, Any] = read_json(manifest)
+        self.judge_broken(tasks, {int(part[5:]): error for part, error in compiled["quarantined"].items()})
+        return compiled
+
+    def tasks(self, stage: Stage) -> list[ShardTask]:
+        """One task for each shard that the stage before has a part of."""
+        folder = self.folder(stage)
+        if stage.index == 0:
+            return [
+                ShardTask(
+                    i, stage.operators, stage.fit, folder, None, None, self.plan.readers[s.input_index], s
+                )
+                for i, s in enumerate(self.plan.shards)
+            ]
+        before = self.plan.stages[stage.index - 1]
+        state = self.state(before) if before.fit is not None else None
+        return [
+            ShardTask(upstream.index, stage.operators, stage.fit, folder, state, upstream.part)
+            for upstream in self.tasks(before)
+            if upstream.part.exists()
+        ]
+
+    def fit(self, stage: Stage, fit: Fit) -> None:
+        """Reduce the partials of the stage's shards to the state of its fit."""
+        partials = [task.partial for task in self.tasks(stage) if task.part.exists()]
+        with self.progress.stage(f"   {fit.name}: merge", 1, unit="observations") as bar:
+            state = reduce_fit(self.engine, fit, partials)
+            write_arrow(self.state(stage), state)
+            bar.advance(state.num_rows, state.nbytes)
+
+    def note(self, stage: str, result: ShardResult) -> None:
+        """Append a shard's CPU seconds to the run's timings."""
+        line = {"stage": stage, "shard": result.index, "cpu_seconds": result.cpu_seconds}
+        if result.accounting is not None:
+            line |= {"rows_in": result.accounting.rows_in, "bytes_in": result.accounting.bytes_in}
+        with (self.run_dir / TIMINGS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def judge_broken(self, tasks: Sequence[ShardTask], broken: dict[int, str]) -> None:
+        """Stop at broken shards, unless the recipe says to go on without them."""
+        for index in sorted(broken)[:N_SHOWN]:
+            self.progress.say(f"broken shard {index}: {broken[index]}")
+        if broken and self.recipe.reading.on_bad_shard == "fail":
+            listed = "\n  ".join(broken[index] for index in sorted(broken)[:N_SHOWN])
+            more = f"\n  and {len(broken) - N_SHOWN} more" if len(broken) > N_SHOWN else ""
+            raise InputError(
+                f"{len(broken)} of {len(tasks)} shards cannot be read:\n  {listed}{more}\n"
+                f"They are listed in {tasks[0].folder / 'quarantine'}; the other shards are done and stay. "
+                "Repair or remove the files, or set reading.on_bad_shard: skip to go on without them."
+            )
+        if len(broken) == len(tasks):
+            raise InputError(f"all {len(tasks)} shards are broken; there is nothing to go on with")
+
+    def judge_rows(self, stage: Stage, manifest: dict[str, Any], tasks: Sequence[ShardTask]) -> None:
+        """Stop where too many records cannot be read, or where no row is left."""
+        found = Accounting(**manifest["accounting"])
+        n_unreadable, allowed = sum(found.unreadable.values()), self.recipe.reading.max_unreadable_fraction
+        if not found.rows_in:
+            limits = f"; the row limits left out {found.over_limit:,}" if found.over_limit else ""
+            raise InputError(
+                f"the inputs hold no documents: {self.plan.n_bytes:,} bytes were read, no row{limits}"
+            )
+        if n_unreadable > allowed * found.rows_in:
+            raise InputError(
+                f"{n_unreadable:,} of {found.rows_in:,} records cannot be read ({n_unreadable / found.rows_in:.1%}), "
+                f"reading.max_unreadable_fraction is {allowed}:\n  " + "\n  ".join(_examples(tasks)) + "\n"
+                "Repair the input, map its columns, or raise the fraction to go on without these records."
+            )
+        if not found.rows_kept:
+            reasons = sorted(found.dropped.items(), key=lambda reason: -reason[1])[:N_SHOWN]
+            listed = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
+            raise InputError(
+                f"stage {stage.name} dropped all {found.rows_in:,} documents: {listed}; "
+                f"look at them in {self.folder(stage) / 'dropped'} and move the thresholds"
+            )
+
+
+def _examples(tasks: Sequence[ShardTask]) -> list[str]:
+    """The first unreadable records of the stage, as sentences."""
+    details: list[str] = []
+    for task in tasks:
+        if task.dropped.exists() and "read.detail" in pq.read_schema(task.dropped).names:
+            column = pq.read_table(task.dropped, columns=["read.detail"])["read.detail"]
+            details += column.drop_null().to_pylist()
+        if len(details) >= N_SHOWN:
+            break
+    return details[:N_SHOWN]
+
+
+def reduce_fit(engine: Engine, fit: Fit, partials: Sequence[Path]) -> pa.Table:
+    """The state of `fit` from the shards' partials, by exchange (if it has a key) and tree reduction."""
+    if fit.exchange_key is not None:
+        tables = engine.exchange(partials, fit.exchange_key, fit.combine)
+    else:
+        tables = [read_arrow(path) for path in partials]
+    return fit.finish(engine.reduce(tables, fit.merge))
+
+
+def compile_manifest(stage: Stage, tasks: Sequence[ShardTask], broken: dict[int, str]) -> dict[str, Any]:
+    """The stage's manifest from its parts' footers.
+
+    Raises:
+        AccountingError: a part does not hold the rows that its accounting says.
+    """
+    total = Accounting()
+    for task in tasks:
+        accounting, n_kept = read_accounting(task.part)
+        _, n_left = read_accounting(task.dropped)
+        accounting.check(str(task.part))
+        n_expected = sum(accounting.dropped.values()) + sum(accounting.unreadable.values())
+        if (n_kept, n_left) != (accounting.rows_kept, n_expected):
+            raise AccountingError(
+                f"{task.part}: the footer says {accounting.rows_kept} kept and {n_expected} dropped or unreadable "
+                f"rows, the files hold {n_kept} and {n_left}; remove the stage's folder and run again"
+            )
+        total += accounting
+    return {
+        "stage": stage.name,
+        "hash": stage.hash,
+        "operators": [operator.name for operator in stage.operators],
+        "fit": stage.fit.name if stage.fit else None,
+        "n_shards": len(tasks),
+        "quarantined": {f"part-{index:05d}": error for index, error in sorted(broken.items())},
+        "accounting": asdict(total),
+    }

@@ -1,0 +1,149 @@
+"""Engines: where the shards' work is done. One small interface, two implementations, the same bytes.
+
+`LocalEngine` runs threads in this process: it starts in milliseconds, and the kernels release the GIL.
+`RayEngine` (ray_engine.py) runs the same functions on a Ray cluster.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from .shard_work import read_arrow
+
+T = TypeVar("T")
+R = TypeVar("R")
+Merge = Callable[[Sequence[pa.Table]], pa.Table]
+
+MERGE_WIDTH = 8
+"""Partials merged at once: the reduction is a tree of this width."""
+EXCHANGE_BYTES = 64 << 20
+"""Aimed size of one partition of an exchange."""
+
+
+class Engine(Protocol):
+    """Where work is done. Functions and tasks are picklable; results arrive in any order."""
+
+    name: str
+    n_workers: int
+
+    def map_shards(
+        self,
+        function: Callable[[T], R],
+        tasks: Sequence[T],
+        on_result: Callable[[R], None],
+        *,
+        isolated: bool = False,
+    ) -> None:
+        """Call `function` on every task, and `on_result` here, in this thread, as each one ends.
+
+        Args:
+            isolated: one process for each task at a time, for work that sets process-wide state (torch's threads).
+        Raises:
+            Exception: the first that a call raised; calls that have not begun are not made.
+        """
+        ...
+
+    def reduce(self, partials: Sequence[pa.Table], merge: Merge) -> pa.Table:
+        """All partials merged into one."""
+        ...
+
+    def exchange(
+        self, paths: Sequence[Path], key: str, combine: Callable[[pa.Table], pa.Table]
+    ) -> list[pa.Table]:
+        """`combine` of each partition of the Arrow files' rows; rows of one key meet in one partition."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads, processes and clusters that the engine started."""
+        ...
+
+
+class LocalEngine:
+    """Threads of this process."""
+
+    name = "local"
+
+    def __init__(self, n_workers: int | None = None) -> None:
+        self.n_workers = n_workers or os.cpu_count() or 1
+
+    def map_shards(
+        self,
+        function: Callable[[T], R],
+        tasks: Sequence[T],
+        on_result: Callable[[R], None],
+        *,
+        isolated: bool = False,
+    ) -> None:
+        """See `Engine.map_shards`."""
+        n_workers = max(1, min(self.n_workers, len(tasks)))
+        executor: Executor
+        if isolated:
+            executor = ProcessPoolExecutor(n_workers, get_context("spawn"), _end_with_parent, (os.getpid(),))
+        else:
+            executor = ThreadPoolExecutor(n_workers)
+        with executor:
+            futures = [executor.submit(function, task) for task in tasks]
+            try:
+                for future in as_completed(futures):
+                    on_result(future.result())
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def reduce(self, partials: Sequence[pa.Table], merge: Merge) -> pa.Table:
+        """See `Engine.reduce`."""
+        level = list(partials)
+        while len(level) > 1:
+            groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
+            with ThreadPoolExecutor(self.n_workers) as executor:
+                level = list(executor.map(merge, groups))
+        return level[0]
+
+    def exchange(
+        self, paths: Sequence[Path], key: str, combine: Callable[[pa.Table], pa.Table]
+    ) -> list[pa.Table]:
+        """See `Engine.exchange`. The files stay memory-mapped; one partition a worker is in memory."""
+        tables = [read_arrow(path) for path in paths]
+        n_partitions = n_exchange_partitions(sum(table.nbytes for table in tables), self.n_workers)
+
+        def partition(index: int) -> pa.Table:
+            return combine(pa.concat_tables([rows_of(table, key, index, n_partitions) for table in tables]))
+
+        with ThreadPoolExecutor(self.n_workers) as executor:
+            return list(executor.map(partition, range(n_partitions)))
+
+    def close(self) -> None:
+        """Nothing outlives a call."""
+
+
+def n_exchange_partitions(n_bytes: int, n_workers: int) -> int:
+    """Partitions such that each worker has work and none holds much more than `EXCHANGE_BYTES`."""
+    return max(n_workers, -(-n_bytes // EXCHANGE_BYTES))
+
+
+def rows_of(table: pa.Table, key: str, partition: int, n_partitions: int) -> pa.Table:
+    """The rows whose key falls to `partition`."""
+    keys = table[key].to_numpy()
+    return table.filter(pa.array(keys % np.uint64(n_partitions) == partition))
+
+
+def _end_with_parent(parent: int) -> None:
+    """In a worker process: exit when the parent is gone, however it went.
+
+    The queue's pipe would not tell, since the sibling processes hold its other end too.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
