@@ -1,0 +1,90 @@
+"""Text in the form in which two copies of one document are compared."""
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import kernel
+from .unicode_tables import SPACE, UnicodeTables, entry, lower_reference, read, unicode_tables
+
+
+def fold_whitespace_and_case(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Each document in simple lowercase, each run of white space one space, none at either end.
+
+    Args:
+        data: uint8, (n_bytes,), UTF-8; a byte that is not becomes U+FFFD.
+        offsets: int64, (n_docs + 1,), document d is data[offsets[d]:offsets[d + 1]].
+    Returns:
+        data: uint8, (n_folded_bytes,), UTF-8, and offsets: int64, (n_docs + 1,).
+    """
+    return _fold(data, offsets, unicode_tables())
+
+
+def fold_whitespace_and_case_reference(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """`fold_whitespace_and_case` with Python's string methods."""
+    texts = [data[a:b].tobytes().decode("utf-8", "replace") for a, b in pairwise(offsets)]
+    folded = ["".join(map(lower_reference, " ".join(text.split()))).encode() for text in texts]
+    return np.frombuffer(b"".join(folded), np.uint8), np.cumsum([0, *map(len, folded)], dtype=np.int64)
+
+
+@kernel
+def _fold(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], tables: UnicodeTables
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    # A byte that is no UTF-8 grows to three; a lowercase letter is at most one byte longer than its capital.
+    folded = np.empty(3 * len(data), np.uint8)
+    folded_offsets = np.zeros(len(offsets), np.int64)
+    n_bytes = 0
+    for d in range(len(offsets) - 1):
+        n_bytes += _fold_document(data[offsets[d] : offsets[d + 1]], tables, folded[n_bytes:])
+        folded_offsets[d + 1] = n_bytes
+    return folded[:n_bytes], folded_offsets
+
+
+@kernel
+def _fold_document(text: NDArray[np.uint8], tables: UnicodeTables, folded: NDArray[np.uint8]) -> int:
+    class_of, lower = tables.flags, tables.lower
+    space_is_due = False
+    n = 0
+    i = 0
+    while i < len(text):
+        code, following = text[i], i + 1
+        if code < 0x80:
+            flags = class_of[code]
+            code += lower[code]
+        else:
+            code, following, flags = read(tables, text, i)
+            code += lower[entry(tables, code)]
+        i = following
+        if flags & SPACE:
+            space_is_due = n > 0
+            continue
+        if space_is_due:
+            folded[n] = 0x20
+            n += 1
+            space_is_due = False
+        if code < 0x80:
+            folded[n] = code
+            n += 1
+        else:
+            n += _encode(code, folded[n:])
+    return n
+
+
+@kernel
+def _encode(code: int, text: NDArray[np.uint8]) -> int:
+    """Writes a code point as UTF-8 and returns how many bytes it took."""
+    if code < 0x80:
+        text[0] = code
+        return 1
+    n_bytes = 2 + (code >= 0x800) + (code >= 0x10000)
+    for k in range(n_bytes - 1, 0, -1):
+        text[k] = 0x80 | (code & 0x3F)
+        code >>= 6
+    text[0] = (0xF00 >> n_bytes & 0xFF) | code
+    return n_bytes
