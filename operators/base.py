@@ -69,7 +69,7 @@ class Rule:
 class Operator(BaseModel):
     """Base of all operators: the fields of the class are its YAML keys, its docstring is its manual."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ClassVar[str]
     """The operator's key in a recipe and the prefix of its columns."""
