@@ -1,0 +1,43 @@
+"""Arrow columns as the flat arrays that kernels read, without a copy where Arrow allows it."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+
+def text_buffers(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The UTF-8 bytes of a string column and where each row's begin and end; a null reads as the empty text.
+
+    Returns:
+        data: uint8, (n_bytes,), which may hold more than the rows' bytes.
+        offsets: int64, (n_rows + 1,), row r is data[offsets[r]:offsets[r + 1]].
+
+    >>> data, offsets = text_buffers(pa.chunked_array([["a", "bc"], [None, "d"]]))
+    >>> bytes(data), offsets
+    (b'abcd', array([0, 1, 3, 3, 4]))
+    """
+    array = one_chunk(column.cast(pa.large_string()))
+    if array.null_count:
+        array = pc.fill_null(array, "")
+    _, offsets, data = array.buffers()
+    if not len(array):
+        return np.empty(0, np.uint8), np.zeros(1, np.int64)
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(data or b"", np.uint8), ends
+
+
+def integers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """An integer column without nulls as a numpy array; a memory-mapped column of one chunk stays on disk."""
+    return one_chunk(column).to_numpy()  # type: ignore[no-any-return]
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """The whole column as one array."""
+    return (
+        column.chunk(0)
+        if column.num_chunks == 1
+        else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+    )
