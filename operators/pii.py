@@ -1,33 +1,41 @@
 """Replacement of personal data."""
 
 import re
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field
 
 from .base import Map, set_columns
 from .text_column import one_chunk
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}"
+# An address is found by its "@" and read to both sides: a pattern that begins with the local part would be
+# tried at every letter. Local parts are those in use, not RFC 5322's, whose "*" and "`" in text are mark-up.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_EMAIL = re.compile(
-    rf"(?<![A-Za-z0-9._+-]){_ATOM}(?:\.{_ATOM}){{0,8}}@((?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,24}})(?![\w-])"
+_AT_DOMAIN = re.compile(rf"@((?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,24}})(?![\w-])", re.ASCII)
+_LOCAL_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_%+-]*(?:\.[A-Za-z0-9_%+-]+)*\Z")
+_MAX_LOCAL_PART = 64  # RFC 5321, section 4.5.3.1.1
+_RESERVED_DOMAIN = re.compile(
+    r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|invalid|localhost|test)\Z", re.IGNORECASE
 )
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(rf"(?<![\w.-])(?:{_OCTET}\.){{3}}{_OCTET}(?![\w-]|\.\d)", re.ASCII)
-_IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])", re.ASCII)
+
+# What may not precede an address is asked after its first digit: re then skips from digit to digit.
+_IPV4 = re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?!\w|\.\d)", re.ASCII)
+_IPV6 = re.compile(
+    r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){1,6}(?![\w:])", re.ASCII
+)
+_SECTION_NUMBERS_END = 64
 
 # What RE2 finds quickly in every text that one of the above can match.
 _MAY_HAVE_IPV4 = r"\d\.\d{1,3}\.\d{1,3}\.\d"
-_MAY_HAVE_IPV6 = r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:"
+_MAY_HAVE_IPV6 = r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{1,4}:"
 
-_RESERVED_DOMAIN = re.compile(
-    r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|invalid|localhost|test)$", re.IGNORECASE
-)
+Span = tuple[int, int]
 
 
 class Pii(Map):
@@ -54,34 +62,27 @@ class Pii(Map):
     def apply(self, table: pa.Table) -> pa.Table:
         """`table` with `text` rewritten and two counts, int64, of what was replaced; null stays null."""
         text = one_chunk(table["text"])
-        text, n_emails = _replace(
-            text, pc.match_substring(text, "@"), _EMAIL, _is_personal, self.replace_email
-        )
-        may_have = pc.match_substring_regex(text, _MAY_HAVE_IPV4)
-        text, n_ipv4 = _replace(text, may_have, _IPV4, _is_public_ipv4, self.replace_ip)
-        may_have = pc.match_substring_regex(text, _MAY_HAVE_IPV6)
-        text, n_ipv6 = _replace(text, may_have, _IPV6, _is_public_ipv6, self.replace_ipv6)
+        text, n_emails = _replace(text, pc.match_substring(text, "@"), _emails, self.replace_email)
+        with_ipv4 = pc.match_substring_regex(text, _MAY_HAVE_IPV4)
+        text, n_ipv4 = _replace(text, with_ipv4, _public_ipv4, self.replace_ip)
+        with_ipv6 = pc.match_substring_regex(text, _MAY_HAVE_IPV6)
+        text, n_ipv6 = _replace(text, with_ipv6, _public_ipv6, self.replace_ipv6)
         columns = (text, pa.array(n_emails), pa.array(n_ipv4 + n_ipv6))
         return set_columns(table, dict(zip(self.writes, columns, strict=True)))
 
 
 def _replace(
-    text: pa.Array,
-    candidates: pa.Array,
-    pattern: re.Pattern[str],
-    is_wanted: Callable[[re.Match[str]], bool],
-    replacement: str,
-) -> tuple[pa.Array, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """`text` with each wanted match in the rows of `candidates` replaced, and how many in each row."""
+    text: pa.Array, candidates: pa.Array, find: Callable[[str], Iterable[Span]], replacement: str
+) -> tuple[pa.Array, NDArray[np.int64]]:
+    """`text` with what `find` finds in the rows of `candidates` replaced, and how often in each row."""
     n_replaced = np.zeros(len(text), np.int64)
-    rows = np.flatnonzero(pc.fill_null(candidates, False).to_numpy(zero_copy_only=False))
     changed: dict[int, str] = {}
-    for row in rows.tolist():
-        parts, end = [], 0
+    for row in np.flatnonzero(pc.fill_null(candidates, False)).tolist():
         original = text[row].as_py()
-        for match in filter(is_wanted, pattern.finditer(original)):
-            parts += [original[end : match.start()], replacement]
-            end = match.end()
+        parts, end = [], 0
+        for start, stop in find(original):
+            parts += [original[end:start], replacement]
+            end = stop
         if parts:
             n_replaced[row] = len(parts) // 2
             changed[row] = "".join([*parts, original[end:]])
@@ -92,17 +93,29 @@ def _replace(
     return text, n_replaced
 
 
-def _is_personal(email: re.Match[str]) -> bool:
-    return not _RESERVED_DOMAIN.search(email[1])
+def _emails(text: str) -> Iterator[Span]:
+    """Where the e-mail addresses of somebody stand."""
+    end = 0
+    for domain in _AT_DOMAIN.finditer(text):
+        at = domain.start()
+        local = _LOCAL_PART.search(text, max(end, at - _MAX_LOCAL_PART), at)
+        if local and not _RESERVED_DOMAIN.search(domain[1]):
+            end = domain.end()
+            yield local.start(), end
 
 
-def _is_public_ipv4(found: re.Match[str]) -> bool:
-    address = IPv4Address(found[0])
-    return address.is_global and not address.is_multicast and max(address.packed) >= 64
+def _public_ipv4(text: str) -> Iterator[Span]:
+    """Where public IPv4 addresses stand that are no section numbers."""
+    for found in _IPV4.finditer(text):
+        with suppress(AddressValueError):
+            address = IPv4Address(found[0])
+            if address.is_global and not address.is_multicast and max(address.packed) >= _SECTION_NUMBERS_END:
+                yield found.span()
 
 
-def _is_public_ipv6(found: re.Match[str]) -> bool:
-    try:
-        return IPv6Address(found[0]).is_global
-    except ValueError:
-        return False
+def _public_ipv6(text: str) -> Iterator[Span]:
+    """Where public IPv6 addresses stand."""
+    for found in _IPV6.finditer(text):
+        with suppress(AddressValueError):
+            if IPv6Address(found[0]).is_global:
+                yield found.span()
