@@ -14,6 +14,7 @@ from .errors import UsageError
 Keys = tuple[str | int, ...]
 """The way from the top of a document to a value: ``("curate", 2, "minhash_dedup", "n_perm")``."""
 
+TEXT = "tag:yaml.org,2002:str"
 MERGE = "tag:yaml.org,2002:merge"
 TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
@@ -102,10 +103,11 @@ class LocatedYaml:
             here = (*keys, key)
             if key_node is not None and key_node.tag != MERGE:
                 line = key_node.start_mark.line + 1
-                if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+                if isinstance(key_node, yaml.ScalarNode) and key_node.tag != TEXT:
                     message = f"YAML reads this key as {_found_kind(key_node)}; write it in quotes"
                     self.problems.append(Problem(here, message, _position(key_node)))
-                elif str(key) in first_line:
+                    key_node.tag = TEXT  # so that it goes by the name that stands in the file
+                if str(key) in first_line:
                     message = f"this key stands on line {first_line[str(key)]} already; keep one of the two"
                     self.problems.append(Problem(here, message, _position(key_node)))
                 first_line.setdefault(str(key), line)
@@ -249,7 +251,7 @@ def _position(node: yaml.Node) -> Position:
 
 def _found_kind(node: yaml.Node) -> str:
     kinds = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
-    return kinds.get(node.tag.rpartition(":")[2], "a list or mapping")
+    return kinds.get(node.tag.rpartition(":")[2], node.tag)
 
 
 def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:

@@ -35,10 +35,11 @@ def explain(error: ValidationError, model: type[BaseModel], document: LocatedYam
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and details["input"]:
             continue  # pydantic counts valid entries only; the others have told their own problems
-        # Pydantic's locations also name branches of unions, which stand in no file.
+        # Pydantic's locations also name branches of unions, which stand in no file, and the key of an
+        # operator that stands there as a bare name.
         keys: Keys = ()
         for key in details["loc"]:
-            if (*keys, key) in document:
+            if (*keys, key) in document or document.written(keys) == key:
                 keys = (*keys, key)
         if details["type"] == "missing":
             keys = (*keys, details["loc"][-1])
