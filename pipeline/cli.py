@@ -103,14 +103,16 @@ def _check(arguments: argparse.Namespace) -> None:
         n_bytes = sum(file.n_bytes for file in listed)
         inputs.add_row(source.source, domain, f"{len(listed):,}", f"{n_bytes / MB:,.1f}")
     stages = Table("stage", "operators", "ends with", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    last = "fit tokenizer" if recipe.tokenize else ""
     for stage in group_stages(recipe.curate, None, ""):
         names = ", ".join(operator.name for operator in stage.operators) or "read"
-        stages.add_row(f"{stage.index:02d}", names, f"fit {stage.fit.name}" if stage.fit else "fit tokenizer")
+        stages.add_row(f"{stage.index:02d}", names, f"fit {stage.fit.name}" if stage.fit else last)
     out.print(f"{arguments.recipe}: recipe '{recipe.name}' is fine\n", style="bold")
     out.print(inputs, "", stages, "")
-    mix, train = recipe.mix, recipe.train
-    out.print(f"then {mix.n_proxies} proxy models of {mix.proxy.n_tokens:,} tokens choose the mixture,")
-    out.print(f"and models of {train.n_tokens:,} tokens compare it with the natural and the uniform one")
+    if mix := recipe.mix:
+        out.print(f"then {mix.n_proxies} proxy models of {mix.proxy.n_tokens:,} tokens choose the mixture")
+    if train := recipe.train:
+        out.print(f"and models of {train.n_tokens:,} tokens compare it with the natural and the uniform one")
 
 
 def _schema(arguments: argparse.Namespace) -> None:

@@ -211,11 +211,11 @@ def found(value: object, written: str | None = None) -> str:
     return "a list" if isinstance(value, list | tuple) else "a mapping"
 
 
-def number_in_text(text: object, written: str | None) -> str:
+def number_in_text(text: object, written: str | None, *, whole: bool = False) -> str:
     """What to do where a number was wanted and `text` looks like one to people but not to YAML 1.1.
 
-    >>> number_in_text("1e-3", "1e-3"), number_in_text("1e6", "1e6")
-    ('YAML reads 1e-3 as text; write 1.0e-3', 'YAML reads 1e6 as text; write 1.0e+6')
+    >>> number_in_text("1e-3", "1e-3"), number_in_text("1e6", "1e6", whole=True)
+    ('YAML reads 1e-3 as text; write 1.0e-3', 'YAML reads 1e6 as text; write 1000000')
     >>> number_in_text("3", None), number_in_text("many", "many")
     ('write 3, without quotes', '')
     """
@@ -227,8 +227,10 @@ def number_in_text(text: object, written: str | None) -> str:
         return ""
     if not isinstance(yaml.safe_load(text), str):
         return f"write {text}, without quotes" if written is None else ""
-    if not math.isfinite(value):
+    if not math.isfinite(value) or (whole and not value.is_integer()):
         return ""
+    if whole:
+        return f"YAML reads {text} as text; write {int(value)}"
     mantissa, _, exponent = text.lower().partition("e")
     mantissa += "" if "." in mantissa else ".0"
     sign = "" if exponent[:1] in ("-", "+") else "+"

@@ -81,7 +81,7 @@ def _message(details: ErrorDetails, keys: Keys, model: type[BaseModel], document
 def _remedy(kind: str, value: object, written: str | None) -> str:
     """What to write instead, where YAML misread what was meant."""
     if kind in ("int_type", "float_type"):
-        return number_in_text(value, written)
+        return number_in_text(value, written, whole=kind == "int_type")
     if kind == "string_type" and isinstance(value, bool | int | float):
         return f"text is needed: write '{written or value}', in quotes"
     if kind in ("model_type", "dict_type") and value is None:
