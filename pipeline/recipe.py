@@ -204,7 +204,7 @@ class Reading(Section):
     )
     max_unreadable_fraction: Fraction = Field(
         0.01,
-        description="Fraction of a shard's records that may be unreadable before the shard counts as broken.",
+        description="Fraction of all records that may be unreadable before the run fails.",
     )
 
 
@@ -233,12 +233,15 @@ class Model(Section):
 
     n_layers: Count = Field(2, description="Transformer blocks.")
     d_model: Count = Field(64, description="Width of the residual stream; a multiple of 2 n_heads.")
-    n_heads: Count = Field(4, description="Attention heads in each block.", validate_default=True)
+    n_heads: Count = Field(2, description="Attention heads in each block.", validate_default=True)
     d_ff: Count = Field(192, description="Width of each feed-forward layer.")
     sequence_length: int = Field(128, ge=2, description="Tokens in a sequence.")
-    batch_size: Count = Field(16, description="Sequences in a batch.")
+    batch_size: Count = Field(4, description="Sequences in a batch.")
     learning_rate: PositiveFloat | None = Field(
-        None, description="Peak learning rate. Default: set by the width."
+        None, description="Peak learning rate. Default: what was measured best for the default shape."
+    )
+    validation_tokens: Count = Field(
+        16_384, description="Held-out tokens of each domain that losses are measured on."
     )
 
     @field_validator("n_heads")
@@ -268,7 +271,7 @@ class Mix(Section):
         "them, their mean weighted by the natural mixture, or by a mapping from domain to weight.",
     )
     n_proxies: int = Field(
-        12, ge=0, description="Proxy models to train; with 0 only n-gram proxies are asked."
+        12, ge=4, description="Proxy models to train, the natural and the uniform mixture among them."
     )
     group_size: Count = Field(4, description="Proxy models that are trained together as one batched model.")
     proxy: Proxy = Proxy()
@@ -315,9 +318,9 @@ class Recipe(Section):
     curate: tuple[Curation, ...] = Field(
         (), description="Operators in order: a name, or a name with its parameters below it."
     )
-    tokenize: Tokenize = Tokenize()
-    mix: Mix = Mix()
-    train: Train = Train()
+    tokenize: Tokenize | None = Field(None, description="Left out: the run ends with curated documents.")
+    mix: Mix | None = Field(None, description="Left out: no mixture is chosen. Needs 'tokenize'.")
+    train: Train | None = Field(None, description="Left out: mixtures are not compared. Needs 'mix'.")
     engine: Engine = Engine()
 
 
@@ -367,7 +370,11 @@ def load_recipe(
         "variables": os.environ if variables is None else variables,
     }
     try:
-        named = json.dumps({"name": path.stem, **value})
+        # A section's bare key asks for its defaults.
+        sections: dict[str, Any] = {
+            key: {} for key in ("tokenize", "mix", "train") if key in value and value[key] is None
+        }
+        named = json.dumps({"name": path.stem, **value, **sections})
         recipe = Recipe.model_validate_json(named, strict=True, context=context)
     except ValidationError as error:
         problems += explain(error, Recipe, document)

@@ -18,6 +18,7 @@ def cross_checks(recipe: Mapping[str, Any], document: LocatedYaml) -> list[Probl
         *_sources(inputs, document),
         *_domains(inputs),
         *_operators(_list(recipe.get("curate")), document),
+        *_sections(recipe),
         *_objective(recipe, inputs),
         *_settings_without_effect(recipe),
     ]
@@ -82,6 +83,12 @@ def _unwritten(
         line = document.position(("curate", below)).line
         remedy = f"which {writer!r} writes only later, on line {line}; move it above this line"
     yield Problem(("curate", i, listed[i].name), f"{needs}, {remedy}")
+
+
+def _sections(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    for section, needed in (("mix", "tokenize"), ("train", "mix")):
+        if section in recipe and needed not in recipe:
+            yield Problem((section,), f"this needs the section {needed!r}; add a line '{needed}: {{}}'")
 
 
 def _objective(recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ import pytest
 from cuvee.operators.registry import operators
 from cuvee.pipeline.errors import UsageError, UserError
 from cuvee.pipeline.installation import BUDGET_BYTES
-from cuvee.pipeline.recipe import LoadedRecipe, Recipe, RecipeError, load_recipe
+from cuvee.pipeline.recipe import LoadedRecipe, Mix, Proxy, Recipe, RecipeError, Tokenize, Train, load_recipe
 from cuvee.pipeline.schema import recipe_schema
 
 MINIMAL = "inputs:\n  - {source: wiki, path: wiki.jsonl}\n"
@@ -76,8 +76,15 @@ def test_a_minimal_recipe_takes_every_default(load: Load) -> None:
     recipe = load(MINIMAL).recipe
     assert (recipe.name, recipe.seed, recipe.curate) == ("web", 42, ())
     assert recipe.inputs[0].default_domain == "wiki"
-    assert recipe.mix.proxy.n_tokens == 300_000
+    assert (recipe.tokenize, recipe.mix, recipe.train) == (None, None, None)
     assert recipe.reading.shard_bytes == 32_000_000
+
+
+def test_a_sections_bare_key_takes_its_defaults(load: Load) -> None:
+    recipe = load(MINIMAL + "tokenize:\nmix: {proxy: {n_layers: 3}}\ntrain:\n").recipe
+    assert recipe.tokenize == Tokenize()
+    assert recipe.mix == Mix(proxy=Proxy(n_layers=3))
+    assert recipe.train == Train()
 
 
 def test_a_resolved_recipe_reads_back_as_itself(load: Load) -> None:
@@ -142,7 +149,7 @@ def test_an_error_shows_the_line_and_the_near_match(load: Load) -> None:
         ("seed: 3.5", "seed: found the number 3.5; a whole number is needed"),
         ("seed: -1", "seed: found the number -1; it must be at least 0"),
         ("seed: many", "seed: found the text 'many'; a whole number is needed"),
-        ("mix: {n_proxies: 1e1}", r"mix.n_proxies: YAML reads 1e1 as text; write 1.0e\+1"),
+        ("mix: {n_proxies: 1e1}", "mix.n_proxies: YAML reads 1e1 as text; write 10"),
         ("train: {learning_rate: 1e-3}", "train.learning_rate: YAML reads 1e-3 as text; write 1.0e-3"),
         ("mix: {max_epochs: yes}", "mix.max_epochs: found yes, which YAML reads as true; a number is needed"),
         ("mix: {max_epochs: .inf}", "mix.max_epochs: found the number inf; it must be finite"),
@@ -156,42 +163,26 @@ def test_an_error_shows_the_line_and_the_near_match(load: Load) -> None:
         ("name: no", "name: found no, which YAML reads as false; text is needed: write 'no', in quotes"),
         ("name: 2024", "name: found the number 2024; text is needed: write '2024', in quotes"),
         ("name: a/b", "name: found the text 'a/b'; it must match"),
-        (
-            "train: {d_model: 65}",
-            "train: d_model 65 does not split into 4 heads of an even",
-        ),
+        ("train: {d_model: 65}", "train: d_model 65 does not split into 2 heads of an even"),
+        ("train: {}", "web.yaml:3: train: this needs the section 'mix'; add a line 'mix: {}'"),
+        ("mix: {}", "web.yaml:3: mix: this needs the section 'tokenize'; add a line 'tokenize: {}'"),
         ("mix: {objective: median}", "mix.objective: found the text 'median' .*; allowed: mean, worst"),
         ("mix: {objective: {wiki: 0}}", "mix.objective.wiki: found the number 0; it must be above 0"),
         ("mix: {objective: {wikki: 1}}", r"no input has the domain 'wikki'; did you mean 'wiki'\?"),
-        (
-            "tokenize: {tokenizer: t.json, vocab_size: 999}",
-            "tokenize.vocab_size: this belongs to a",
-        ),
+        ("tokenize: {tokenizer: t.json, vocab_size: 999}", "tokenize.vocab_size: this belongs to a"),
         ("engine: {address: auto}", "engine.address: the local engine has no address; write 'kind: ray'"),
         ("curate: gopher_quality", "curate: found the text 'gopher_quality'; a list is needed"),
-        (
-            "curate: [gopher_qualty]",
-            r"unknown operator 'gopher_qualty'; did you mean 'gopher_quality'\?",
-        ),
+        ("curate: [gopher_qualty]", r"unknown operator 'gopher_qualty'; did you mean 'gopher_quality'\?"),
         ("curate: [7]", "curate.0: found the number 7; an entry is an operator's name, or one name with"),
         ("curate: [{pii: , language: }]", "curate.0: found a mapping of 'pii', 'language'; an entry is"),
         (
             "curate: [gopher_quality: {min_words: '5'}]",
             "gopher_quality.min_words: found the text '5'; write 5",
         ),
-        (
-            "curate: [gopher_quality: {min_words: -5}]",
-            "found the number -5; it must be at least 0",
-        ),
-        (
-            "curate: [language: {keep: [en, no]}]",
-            "keep.1: found no, which YAML reads as false; text is",
-        ),
+        ("curate: [gopher_quality: {min_words: -5}]", "found the number -5; it must be at least 0"),
+        ("curate: [language: {keep: [en, no]}]", "keep.1: found no, which YAML reads as false; text is"),
         ("curate: [language: {keep: [english]}]", "curate.0.language.keep: unknown language 'english'"),
-        (
-            "curate: [pii, gopher_quality, pii]",
-            "curate.2.pii: this operator stands on line 3 already",
-        ),
+        ("curate: [pii, gopher_quality, pii]", "curate.2.pii: this operator stands on line 3 already"),
         ("seed: 1\nseed: 2", "web.yaml:4: seed: this key stands on line 3 already; keep one of the two"),
         ("on: 1", "on: YAML reads this key as true or false; write it in quotes"),
         ("7: 1", "7: YAML reads this key as a number; write it in quotes"),
@@ -205,29 +196,14 @@ def test_a_mistake_is_told_with_its_remedy(load: Load, text: str, message: str) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "path: a.txt",
-            "inputs.0.source: this key is needed and missing: name of this input",
-        ),
+        ("path: a.txt", "inputs.0.source: this key is needed and missing: name of this input"),
         ("source: a", "web.yaml:2: inputs.0.path: this key is needed and missing: files to read"),
         ("{source: a, path: 3}", "inputs.0.path: found the number 3; text or a list of texts is needed"),
         ("{source: a, path: []}", "inputs.0.path: found none; at least 1 is needed"),
-        (
-            "{source: a, path: '${NOWHERE}/a'}",
-            r"inputs.0.path: \$\{NOWHERE\} is not set in the environment",
-        ),
-        (
-            "{source: a, path: a, columns: {titel: b}}",
-            "columns.titel: unknown key; allowed: text, id, url",
-        ),
-        (
-            "{source: a, path: a, format: text, columns: {text: b}}",
-            "columns: a text file has no columns",
-        ),
-        (
-            "{source: a, path: a, domain: b, columns: {domain: b}}",
-            "the domain is this constant and a column",
-        ),
+        ("{source: a, path: '${NOWHERE}/a'}", r"inputs.0.path: \$\{NOWHERE\} is not set in the environment"),
+        ("{source: a, path: a, columns: {titel: b}}", "columns.titel: unknown key; allowed: text, id, url"),
+        ("{source: a, path: a, format: text, columns: {text: b}}", "columns: a text file has no columns"),
+        ("{source: a, path: a, domain: b, columns: {domain: b}}", "the domain is this constant and a column"),
         ("{source: a, path: a, max_rows: 0}", "max_rows: found the number 0; it must be at least 1"),
         (
             "{source: a, path: a}\n- {source: a, path: b}",
@@ -288,8 +264,8 @@ def test_all_problems_of_a_file_are_told_at_once_in_the_order_of_lines(load: Loa
           - minhash_dedup: {keep: shortest, seed: x}
           - pii
           - pii
-        mix: {max_epochs: 1e1}
-        mix: {n_proxies: -1}
+        reading: {shard_bytes: 1 byte}
+        reading: {max_unreadable_fraction: -1}
     """
     with pytest.raises(RecipeError) as caught:
         load(text)
