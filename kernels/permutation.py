@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from .jit import kernel
 
-# Four rounds are Luby and Rackoff's bound for large domains. In tiny ones the round functions have few values:
-# eight rounds over 3 bits leave some orders of 5 rows likelier than others, 13 standard deviations of a
+# Four rounds are Luby and Rackoff's bound for large domains. In tiny ones round functions take few values,
+# and eight rounds over 3 bits leave some orders of 5 rows likelier than others, 13 standard deviations of a
 # chi-square test. From 6 bits on the test passes, hence MIN_BITS: small n walk a little longer instead.
 N_ROUNDS, MIN_BITS = 8, 8
 
