@@ -1,1 +1,27 @@
 """The streaming loader: token shards -> plan -> batches. Imports neither Ray nor pydantic."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .batch import Batch
+    from .loader import StreamingLoader
+    from .shards import TokenStore
+
+__all__ = ["Batch", "StreamingLoader", "TokenStore"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use: operators/tokenize writes shards without a loader's imports."""
+    if name == "TokenStore":
+        from .shards import TokenStore
+
+        return TokenStore
+    if name == "Batch":
+        from .batch import Batch
+
+        return Batch
+    if name == "StreamingLoader":
+        from .loader import StreamingLoader
+
+        return StreamingLoader
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
