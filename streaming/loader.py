@@ -10,6 +10,7 @@ import numpy as np
 from ..kernels.apportion import ROW, largest_remainder
 from ..kernels.gather import TokenStream, gather
 from .batch import Batch
+from .buffers import Buffers
 from .plan import Cursor, Domain, Event, Planner, Schedule
 from .shards import TokenStore
 from .weights import row_limits, shares_of
@@ -96,6 +97,7 @@ class StreamingLoader:
         self._lay_out_streams()
         rows = global_batch // world_size
         self._rows_of_rank = slice(rank * rows, (rank + 1) * rows)
+        self._buffers = Buffers((rows, sequence_length))
         self._plan_from(self._planner.start())
 
     @property
@@ -256,8 +258,7 @@ class StreamingLoader:
 
         domains = self._plan.domains[index, self._rows_of_rank]
         rows = self._plan.rows[index, self._rows_of_rank]
-        shape = (domains.size, self.sequence_length)
-        inputs, labels = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        inputs, labels = self._buffers.take(), self._buffers.take()
         gather(self._stream, self._first_token[domains] + rows * self.sequence_length, inputs, labels)
         return Batch(
             step=self._start.step + index,
