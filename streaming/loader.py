@@ -109,7 +109,7 @@ class StreamingLoader:
         return self
 
     def __next__(self) -> Batch:
-        if self.step == self.steps:
+        if self.steps is not None and self.step >= self.steps:
             raise StopIteration
         if self._n_given == len(self._plan.domains):
             self._plan_from(self._after)

@@ -98,8 +98,7 @@ class Planner:
         """Let `shares` hold from `at_step` on; of two entries for one step the later one holds.
 
         Raises:
-            ValueError: at_step lies before the schedule's last entry, or a domain with a share has no
-                whole row.
+            ValueError: at_step lies before the last entry, or a domain with a share has no whole row.
         """
         if self.schedule and at_step < self.schedule[-1][0]:
             raise ValueError(
@@ -122,8 +121,7 @@ class Planner:
     def shares_at(self, cursor: Cursor) -> NDArray[np.int64] | None:
         """The weights that hold for the next row: int64, (n_domains,), in units of ROW.
 
-        Exhausted domains have none, and the others share theirs in proportion. None when nobody is left to
-        draw.
+        Exhausted domains have none, and the others share theirs in proportion; None when no domain is left.
         """
         scheduled = self.entries_from(cursor.step)[0][1]
         shares = np.where(self._available(cursor) > 0, scheduled, 0)

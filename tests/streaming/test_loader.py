@@ -264,6 +264,9 @@ def test_a_run_ends_after_its_steps_and_goes_on_when_iterated_again(sources) -> 
     resumed = loader(sources, steps=12)
     resumed.load_state_dict(running.state_dict())
     assert [batch.step for batch in resumed] == [10, 11]
+    shorter = loader(sources, steps=5)
+    shorter.load_state_dict(running.state_dict())
+    assert list(shorter) == []
 
 
 def test_stats_tell_shares_epochs_and_the_cap_that_was_reached(sources) -> None:
