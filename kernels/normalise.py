@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jit import kernel
-from .unicode_tables import SPACE, UnicodeTables, entry, lower_reference, read, unicode_tables
+from .unicode_tables import SPACE, UnicodeTables, decode, entry, lower_reference, unicode_tables
+
+_SPACE = 0x20
 
 
 def fold_whitespace_and_case(
@@ -36,44 +38,54 @@ def fold_whitespace_and_case_reference(
 def _fold(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], tables: UnicodeTables
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    ascii_visible = np.zeros(
+        256, np.uint8
+    )  # the lowercase of each byte that is not white space, plus one, or 0
+    for byte in range(0x80):
+        if not tables.flags[byte] & SPACE:
+            ascii_visible[byte] = byte + tables.lower[byte] + 1
     # A byte that is no UTF-8 grows to three; a lowercase letter is at most one byte longer than its capital.
     folded = np.empty(3 * len(data), np.uint8)
     folded_offsets = np.zeros(len(offsets), np.int64)
     n_bytes = 0
     for d in range(len(offsets) - 1):
-        n_bytes += _fold_document(data[offsets[d] : offsets[d + 1]], tables, folded[n_bytes:])
+        text = data[offsets[d] : offsets[d + 1]]
+        room = folded[n_bytes:]
+        n_bytes += _fold_document(text, ascii_visible, tables.page, tables.flags, tables.lower, room)
         folded_offsets[d + 1] = n_bytes
     return folded[:n_bytes], folded_offsets
 
 
 @kernel
-def _fold_document(text: NDArray[np.uint8], tables: UnicodeTables, folded: NDArray[np.uint8]) -> int:
-    class_of, lower = tables.flags, tables.lower
-    space_is_due = False
+def _fold_document(
+    text: NDArray[np.uint8],
+    ascii_visible: NDArray[np.uint8],
+    page: NDArray[np.uint16],
+    flags: NDArray[np.uint8],
+    lower: NDArray[np.int32],
+    folded: NDArray[np.uint8],
+) -> int:
     n = 0
     i = 0
     while i < len(text):
         code, following = text[i], i + 1
-        if code < 0x80:
-            flags = class_of[code]
-            code += lower[code]
+        if code >= 0x80:
+            code, following = decode(text, i)
+        at = entry(page, code)
+        if flags[at] & SPACE:
+            i = following
+            if n > 0 and folded[n - 1] != _SPACE:
+                folded[n] = _SPACE
+                n += 1
+        elif code < 0x80:
+            while i < len(text) and ascii_visible[text[i]]:
+                folded[n] = ascii_visible[text[i]] - 1
+                n += 1
+                i += 1
         else:
-            code, following, flags = read(tables, text, i)
-            code += lower[entry(tables, code)]
-        i = following
-        if flags & SPACE:
-            space_is_due = n > 0
-            continue
-        if space_is_due:
-            folded[n] = 0x20
-            n += 1
-            space_is_due = False
-        if code < 0x80:
-            folded[n] = code
-            n += 1
-        else:
-            n += _encode(code, folded[n:])
-    return n
+            i = following
+            n += _encode(code + lower[at], folded[n:])
+    return n - 1 if n > 0 and folded[n - 1] == _SPACE else n
 
 
 @kernel

@@ -19,10 +19,10 @@ from .unicode_tables import (
     UNSPACED,
     WORD,
     UnicodeTables,
+    decode,
     entry,
     flags_reference,
     lower_reference,
-    read,
     unicode_tables,
 )
 
@@ -80,44 +80,55 @@ def words_reference(text: str) -> list[str]:
 def _word_hashes(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], tables: UnicodeTables
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    ascii_letters = np.zeros(256, np.uint8)  # the lowercase of each byte that is a word's, or 0
+    for byte in range(0x80):
+        if tables.flags[byte] & WORD:
+            ascii_letters[byte] = byte + tables.lower[byte]
     # A word and the character that ends it take two bytes; an unspaced letter takes three.
     words = np.empty((len(data) + len(offsets)) // 2 + 1, np.uint64)
     word_offsets = np.zeros(len(offsets), np.int64)
     n_words = 0
     for d in range(len(offsets) - 1):
         text = data[offsets[d] : offsets[d + 1]]
-        n_words += _document_words(text, tables, words[n_words:])
+        found = words[n_words:]
+        n_words += _document_words(text, ascii_letters, tables.page, tables.flags, tables.lower, found)
         word_offsets[d + 1] = n_words
     return words[:n_words], word_offsets
 
 
 @kernel
-def _document_words(text: NDArray[np.uint8], tables: UnicodeTables, words: NDArray[np.uint64]) -> int:
-    class_of, lower = tables.flags, tables.lower
+def _document_words(
+    text: NDArray[np.uint8],
+    ascii_letters: NDArray[np.uint8],
+    page: NDArray[np.uint16],
+    flags: NDArray[np.uint8],
+    lower: NDArray[np.int32],
+    words: NDArray[np.uint64],
+) -> int:
     n_words = 0
-    in_word, letter_was_unspaced = False, False
+    in_word, alone = False, False  # alone: the word is one letter of an unspaced script, and takes only marks
     h = np.uint64(0)
     i = 0
     while i < len(text):
-        code, following = text[i], i + 1
-        if code < 0x80:
-            flags = class_of[code]
-            code += lower[code]
+        letter, unspaced, mark = ascii_letters[text[i]], False, False
+        if text[i] < 0x80:
+            i += 1
         else:
-            code, following, flags = read(tables, text, i)
-            code += lower[entry(tables, code)]
-        i = following
-        starts = (flags & UNSPACED) != 0 or (letter_was_unspaced and (flags & MARK) == 0)
-        if in_word and (starts or not flags & WORD):
+            code, i = decode(text, i)
+            at = entry(page, code)
+            letter = code + lower[at] if flags[at] & WORD else 0
+            unspaced, mark = (flags[at] & UNSPACED) != 0, (flags[at] & MARK) != 0
+        if in_word and (letter == 0 or unspaced or (alone and not mark)):
             words[n_words] = avalanche(h)
             n_words += 1
-            in_word = False
-        if flags & WORD:
-            h = ((h if in_word else np.uint64(0)) ^ np.uint64(code)) * _K
-            letter_was_unspaced = (flags & UNSPACED) != 0 or (in_word and letter_was_unspaced)
+            in_word, h = False, np.uint64(0)
+        if letter:
+            h = (h ^ np.uint64(letter)) * _K
+            alone = unspaced or (in_word and alone)
             in_word = True
-        else:
-            letter_was_unspaced = False
+            while not alone and i < len(text) and ascii_letters[text[i]]:
+                h = (h ^ np.uint64(ascii_letters[text[i]])) * _K
+                i += 1
     if in_word:
         words[n_words] = avalanche(h)
         n_words += 1

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from .hashing import hash_ranges, xxh64
 from .jit import kernel
-from .unicode_tables import ALPHABETIC, LINE_BREAK, PUNCTUATION, SPACE, UnicodeTables, read, unicode_tables
+from .unicode_tables import (
+    ALPHABETIC,
+    LINE_BREAK,
+    PUNCTUATION,
+    SPACE,
+    UnicodeTables,
+    decode,
+    entry,
+    unicode_tables,
+)
 
 MAX_STOP_WORDS = 64
 _HASH, _DOT, _LF, _CR, _ELLIPSIS = ord("#"), ord("."), ord("\n"), ord("\r"), 0x2026
@@ -107,34 +116,34 @@ def _count(
     counts = np.empty((len(offsets) - 1, 10), np.int64)
     for d in range(len(counts)):
         text = data[offsets[d] : offsets[d + 1]]
-        counts[d] = _count_document(text, tables, stop_hashes, longest_stop_word, bullets)
+        counts[d] = _count_document(text, tables.page, tables.flags, stop_hashes, longest_stop_word, bullets)
     return counts
 
 
 @kernel
 def _count_document(
     text: NDArray[np.uint8],
-    tables: UnicodeTables,
+    page: NDArray[np.uint16],
+    class_of: NDArray[np.uint8],
     stop_hashes: NDArray[np.uint64],
     longest_stop_word: int,
     bullets: NDArray[np.int64],
 ) -> tuple[int, int, int, int, int, int, int, int, int, int]:
-    n_characters, n_spaces, n_words, n_alpha_words, stop_words = 0, 0, 0, 0, np.uint64(0)
+    n_continuations, n_spaces, n_words, n_alpha_words, stop_words = 0, 0, 0, 0, np.uint64(0)
     n_hashes, n_ellipses, n_lines, n_bullet_lines, n_ellipsis_lines = 0, 0, 0, 0, 0
     line_start, line_is_blank = 0, True
     dots = 0  # that end the line so far, white space aside; U+2026 counts for three
-    class_of = tables.flags
     i = 0
     while i < len(text):
         # One round: a word, which may be empty, and the space that ends it.
         word_start, word_flags, code, following, flags, run = i, 0, 0, i, 0, 0
         while i < len(text):
-            code, following = text[i], i + 1
-            if code < 0x80:
-                flags = class_of[code]
+            if text[i] < 0x80:
+                code, following, flags = text[i], i + 1, class_of[text[i]]
             else:
-                code, following, flags = read(tables, text, i)
-            n_characters += 1
+                code, following = decode(text, i)
+                flags = class_of[entry(page, code)]
+                n_continuations += following - i - 1
             if flags & SPACE:
                 break
             i = following
@@ -149,6 +158,9 @@ def _count_document(
                 n_hashes += code == _HASH
             else:
                 run = dots = 0
+                while i < len(text) and text[i] < 0x80 and not class_of[text[i]] & (SPACE | PUNCTUATION):
+                    word_flags |= class_of[text[i]]
+                    i += 1
         if i > word_start:
             n_words += 1
             n_alpha_words += (word_flags & ALPHABETIC) != 0
@@ -165,8 +177,9 @@ def _count_document(
     if line_start < len(text):
         n_lines += 1
         n_ellipsis_lines += dots >= 3
-    n_stop_words = _n_ones(stop_words)
+    n_characters = len(text) - n_continuations
     n_word_characters = n_characters - n_spaces
+    n_stop_words = _n_ones(stop_words)
     return (
         n_characters, n_words, n_word_characters, n_alpha_words, n_stop_words,
         n_hashes, n_ellipses, n_lines, n_bullet_lines, n_ellipsis_lines,

@@ -144,18 +144,7 @@ def decode(text: NDArray[np.uint8], i: int) -> tuple[int, int]:
 
 
 @kernel
-def entry(tables: UnicodeTables, code: int) -> int:
-    """Where `tables.flags` and `tables.lower` speak of a code point."""
-    block: int = tables.page[code >> 8]
+def entry(page: NDArray[np.uint16], code: int) -> int:
+    """Where the `flags` and `lower` of the table with this `page` speak of a code point."""
+    block: int = page[code >> 8]
     return block << 8 | (code & 0xFF)
-
-
-@kernel
-def read(tables: UnicodeTables, text: NDArray[np.uint8], i: int) -> tuple[int, int, int]:
-    """The code point that starts at byte i of `text`, where the next one starts, and its classes."""
-    code, following = text[i], i + 1
-    flags = tables.flags[code]
-    if code >= 0x80:
-        code, following = decode(text, i)
-        flags = tables.flags[entry(tables, code)]
-    return code, following, flags
