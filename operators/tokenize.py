@@ -1,7 +1,7 @@
 """Text to token ids: a byte-level BPE trained on the curated corpus itself, or any `tokenizer.json`."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,8 @@ from .base import FitMap
 
 END_OF_TEXT = "<|endoftext|>"
 TRAIN, VALIDATION = "train", "validation"
+FLOOR, FLOOR_OF = 4, 16
+"""A domain holds out at least so many of its first so many documents."""
 
 
 class Tokenize(FitMap):
@@ -24,14 +26,17 @@ class Tokenize(FitMap):
     The vocabulary is learned from a sample of the training documents: those of the smallest hash of
     (seed, id), so the sample is uniform, the same in any sharding, and no validation document is in it.
     Every byte is in the vocabulary: there is no unknown token. Each document ends with the end-of-text
-    token. A document goes to validation if the hash of its id falls below `validation_fraction`, so it stays
-    there whatever else joins the corpus.
+    token.
+
+    A document goes to validation if the hash of its id falls below `validation_fraction`, so it stays there
+    whatever else joins the corpus. In a small domain that may be nobody; then the smallest hashes go: one
+    document of two or more, two of eight, four of sixteen.
 
     Source: Sennrich, Haddow and Birch 2016 (BPE); Radford et al. 2019, section 2.2 (byte level).
     """
 
     name: ClassVar[str] = "tokenize"
-    reads: ClassVar[tuple[str, ...]] = ("id", "text")
+    reads: ClassVar[tuple[str, ...]] = ("id", "text", "domain")
     writes: ClassVar[tuple[str, ...]] = ("doc", "split", "tokens")
 
     vocab_size: int = Field(
@@ -48,28 +53,47 @@ class Tokenize(FitMap):
     seed: int = Field(0, description="of the hash that samples and splits")
 
     def observe(self, table: pa.Table) -> pa.Table:
-        """(key uint64, text large_string): this shard's candidates for the sample, by key."""
+        """(key uint64, domain string, text large_string or null): candidates for the sample, and each domain's
+        smallest keys, which have no text."""
         keys = self._keys(table["id"])
-        train = ~self._is_validation(keys)
-        if self.tokenizer is not None:
-            train[:] = False
-        sample = pa.table({"key": keys[train], "text": table["text"].filter(pa.array(train))})
-        return self.merge([sample])
+        documents = pa.table({"key": keys, "domain": table["domain"], "text": table["text"]})
+        sampled = documents.filter(pa.array((keys >= self._cut) & (self.tokenizer is None)))
+        smallest = documents.set_column(2, "text", pa.nulls(len(documents), pa.large_string()))
+        return self.merge([sampled, smallest])
 
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
-        """The texts of the smallest keys that fit into `max_training_bytes`."""
-        sample = pa.concat_tables(partials).sort_by([("key", "ascending"), ("text", "ascending")])
+        """The texts of the smallest keys that fit into `max_training_bytes`; each domain's smallest keys."""
+        rows = pa.concat_tables(partials).sort_by([("key", "ascending"), ("text", "ascending")])
+        sample = rows.filter(pc.is_valid(rows["text"]))
         ends = np.cumsum(pc.binary_length(sample["text"]).to_numpy())
-        return sample.slice(0, int(np.searchsorted(ends, self.max_training_bytes, side="right")))
+        sample = sample.slice(0, int(np.searchsorted(ends, self.max_training_bytes, side="right")))
+        rest = rows.filter(pc.is_null(rows["text"]))
+        domains = sorted(set(rest["domain"].to_pylist()))
+        smallest = [rest.filter(pc.equal(rest["domain"], domain)).slice(0, FLOOR_OF) for domain in domains]
+        return pa.concat_tables([sample, *smallest])
 
     def finish(self, partial: pa.Table) -> pa.Table:
-        """(tokenizer string, n_training_bytes int64), one row: the tokenizer as its JSON."""
+        """(domain string, cut uint64, tokenizer string): the keys below `cut` are the domain's validation
+        split; the tokenizer's JSON stands in every row."""
+        smallest = partial.filter(pc.is_null(partial["text"]))
+        cuts: dict[str, int] = {}
+        for domain in sorted(set(smallest["domain"].to_pylist())):
+            keys = np.sort(smallest["key"].filter(pc.equal(smallest["domain"], domain)).to_numpy())
+            n_held_out = max(1, len(keys) * FLOOR // FLOOR_OF) if len(keys) > 1 else 0
+            cuts[domain] = max(self._cut, int(keys[n_held_out - 1]) + 1 if n_held_out else 0)
         if self.tokenizer is not None:
             trained = Path(self.tokenizer).read_text("utf-8")
         else:
-            trained = train_bpe(partial["text"].to_pylist(), self.vocab_size)
-        n_bytes = pc.sum(pc.binary_length(partial["text"])).as_py() or 0
-        return pa.table({"tokenizer": [trained], "n_training_bytes": [n_bytes]})
+            sample = partial.filter(pc.is_valid(partial["text"]))
+            is_train = sample["key"].to_numpy() >= _cut_of(sample["domain"], cuts)
+            trained = train_bpe(sample["text"].filter(pa.array(is_train)).to_pylist(), self.vocab_size)
+        return pa.table(
+            {
+                "domain": pa.array(cuts, pa.string()),
+                "cut": pa.array(cuts.values(), pa.uint64()),
+                "tokenizer": [trained] * len(cuts),
+            }
+        )
 
     def apply(self, table: pa.Table, state: pa.Table) -> pa.Table:
         """`table` without text, with doc (uint64), split (string), tokens (large_list<uint16|uint32>)."""
@@ -80,7 +104,8 @@ class Tokenize(FitMap):
         values = np.array(ids, dtype=token_dtype(tokenizer.get_vocab_size()))
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         keys = self._keys(table["id"])
-        split = np.where(self._is_validation(keys), VALIDATION, TRAIN)
+        cuts = dict(zip(state["domain"].to_pylist(), state["cut"].to_pylist(), strict=True))
+        split = np.where(keys < _cut_of(table["domain"], cuts), VALIDATION, TRAIN)
         return (
             table.drop_columns(["text"])
             .append_column("doc", pa.array(keys))
@@ -96,8 +121,15 @@ class Tokenize(FitMap):
         )
         return np.frombuffer(b"".join(digests), dtype="<u8")
 
-    def _is_validation(self, keys: np.ndarray) -> np.ndarray:
-        return keys / 2.0**64 < self.validation_fraction
+    @property
+    def _cut(self) -> int:
+        """The key below which a document is held out."""
+        return int(self.validation_fraction * 2**64)
+
+
+def _cut_of(domains: pa.ChunkedArray, cuts: Mapping[str, int]) -> np.ndarray:
+    """uint64, (n_docs,): each document's domain's cut."""
+    return np.array([cuts[domain] for domain in domains.to_pylist()], dtype=np.uint64)
 
 
 def train_bpe(texts: Sequence[str], vocab_size: int) -> str:

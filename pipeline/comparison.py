@@ -1,0 +1,117 @@
+"""Train the same tiny model on the natural, the uniform and the chosen mixture, and say which one won."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .engines import Engine
+from .mixture import Choice
+from .plan import LAYOUT_VERSION, digest
+from .progress import RunProgress
+from .proxy_work import TrainingTask, model_shape, read_results, run_training, training_config
+from .recipe import Recipe
+from .run_directory import write_json, written_whole
+from .tokenizing import claim, open_stores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome, as the summary and the report tell it.
+
+    Attributes:
+        curves: rows of name, seed, n_tokens, ``loss.<domain>``, objective.
+        final: per mixture, the objective at the end for each seed, nats per token.
+        sentence: who won, and by how much.
+    """
+
+    curves: pa.Table
+    final: Mapping[str, Sequence[float]]
+    sentence: str
+
+
+def compare(
+    recipe: Recipe,
+    tokens: Path,
+    choice: Choice,
+    tokens_hash: str,
+    run_dir: Path,
+    engine: Engine,
+    progress: RunProgress,
+) -> Comparison:
+    """Train each contender with equal tokens, in `n_seeds` repetitions; writes ``train/curves.parquet``."""
+    assert recipe.train is not None
+    section, folder, domains = recipe.train, run_dir / "train", choice.domains
+    mixtures = distinct(choice.contenders)
+    claim(folder, digest([LAYOUT_VERSION, tokens_hash, section.model_dump(mode="json"), mixtures]))
+    vocab_size = next(iter(open_stores(tokens, domains).values())).vocab_size
+    tasks = [
+        TrainingTask(
+            tokens,
+            domains,
+            (name,),
+            (tuple(weights[domain] for domain in domains),),
+            (recipe.seed + repetition,),
+            model_shape(section, vocab_size),
+            training_config(section, section.n_tokens, section.n_evaluations),
+            section.validation_tokens,
+            folder / "runs" / f"{name}-{repetition}.parquet",
+        )
+        for repetition in range(section.n_seeds)
+        for name, weights in mixtures.items()
+    ]
+    missing = [task for task in tasks if not task.result.exists()]
+    title = "   train: race the mixtures"
+    with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
+        engine.map_shards(run_training, missing, bar.advance, isolated=True)
+    curves = read_results([task.result for task in tasks])
+    losses = np.stack([curves[f"loss.{domain}"].to_numpy() for domain in domains], axis=1)
+    curves = curves.append_column("objective", pa.array(choice.objective(losses, domains)))
+    with written_whole(folder / "curves.parquet") as temporary:
+        pq.write_table(curves, temporary, compression="zstd")
+    outcome = judge(curves)
+    write_json(folder / "comparison.json", {"final": outcome.final, "sentence": outcome.sentence})
+    return outcome
+
+
+def distinct(mixtures: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """The mixtures without those that equal one before them."""
+    kept: dict[str, Mapping[str, float]] = {}
+    for name, weights in mixtures.items():
+        if weights not in kept.values():
+            kept[name] = weights
+    return kept
+
+
+def judge(curves: pa.Table) -> Comparison:
+    """Who won at equal tokens, and whether the difference is more than the seeds' noise shows."""
+    n_tokens = curves["n_tokens"].to_numpy()
+    last = curves.filter(pa.array(n_tokens == n_tokens.max()))
+    final: dict[str, list[float]] = {}
+    for row in last.select(["name", "objective"]).to_pylist():
+        final.setdefault(row["name"], []).append(row["objective"])
+    return Comparison(curves, final, describe_winner(final))
+
+
+def describe_winner(final: Mapping[str, Sequence[float]]) -> str:
+    """One sentence from the final objectives by mixture and seed.
+
+    >>> describe_winner({"natural": [4.0], "chosen": [3.9]}).partition(":")[0]
+    'The chosen mixture is ahead by 0.100 nats over natural (one seed'
+    """
+    ranked = sorted((float(np.mean(losses)), name) for name, losses in final.items())
+    listed = ", ".join(f"{name} {mean:.3f}" for mean, name in ranked)
+    if len(ranked) == 1:
+        return f"All mixtures are the same one: {listed}."
+    (best, winner), (second, runner_up) = ranked[:2]
+    n_seeds, margin = len(final[winner]), second - best
+    evidence, verdict = "one seed: set train.n_seeds to see what is noise", "is ahead"
+    if n_seeds > 1:
+        differences = np.array(final[runner_up]) - np.array(final[winner])
+        error = float(differences.std(ddof=1) / np.sqrt(n_seeds))
+        evidence = f"standard error {error:.3f} over {n_seeds} seeds"
+        verdict = "wins" if margin > 2 * error else "is ahead, within noise,"
+    return f"The {winner} mixture {verdict} by {margin:.3f} nats over {runner_up} ({evidence}): {listed}."

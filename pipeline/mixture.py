@@ -1,0 +1,223 @@
+"""Choose the mixture: n-gram proxies give the trend, transformer proxies what it misses, a mixer the answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..mixing.design import caps as design_caps
+from ..mixing.design import project_to_capped_simplex, sample_design
+from ..mixing.recommend import Objective, Recommendation, recommend
+from ..mixing.table import RunTable
+from ..mixing.trend_residual import TrendResidualMixer
+from ..proxy_models.ngram import NgramProxy
+from ..proxy_models.proxies import fit_ngram_proxy
+from ..streaming.shards import domain_folder
+from .engines import Engine
+from .errors import InputError
+from .plan import LAYOUT_VERSION, digest
+from .progress import RunProgress
+from .proxy_work import TrainingTask, model_shape, read_results, run_training, training_config
+from .recipe import Mix, Recipe
+from .run_directory import write_json, written_whole
+from .tokenizing import claim, open_stores
+
+NGRAM_TOKENS = 4_000_000
+"""Tokens of each domain that the n-gram proxies count: enough for their ranking, and bounded in memory."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What mixing found.
+
+    Attributes:
+        mixtures: weights by domain of ``natural``, ``uniform`` (both within the caps), ``chosen``, and
+            ``candidate``, the best guess, which is ``chosen`` only where it has been shown to beat natural.
+        objective: what was minimised.
+        runs: the proxies' results.
+        predicted, predicted_std: float64, (n_runs, J), each run predicted from the others.
+        ngram: float64, (n_runs, J), the n-gram proxies' losses of the same mixtures.
+        notes: what a person should know.
+    """
+
+    domains: tuple[str, ...]
+    mixtures: Mapping[str, Mapping[str, float]]
+    objective: Objective
+    recommendation: Recommendation
+    runs: RunTable
+    predicted: Floats
+    predicted_std: Floats
+    ngram: Floats
+    notes: tuple[str, ...]
+
+    @property
+    def contenders(self) -> dict[str, Mapping[str, float]]:
+        """The mixtures to race: natural, uniform, and the chosen one or else the candidate."""
+        third = "chosen" if self.mixtures["chosen"] != self.mixtures["natural"] else "candidate"
+        return {name: self.mixtures[name] for name in ("natural", "uniform", third)}
+
+
+def choose_mixture(
+    recipe: Recipe,
+    tokens: Path,
+    domains: Sequence[str],
+    tokens_hash: str,
+    run_dir: Path,
+    engine: Engine,
+    progress: RunProgress,
+) -> Choice:
+    """Train the proxies that are missing and recommend a mixture.
+
+    Writes ``mix/proxies.parquet`` and ``mix/mixture.json``.
+
+    Raises:
+        InputError: the budget needs more epochs than `max_epochs` allows, or proxies failed.
+    """
+    assert recipe.mix is not None
+    section, folder = recipe.mix, run_dir / "mix"
+    stores = open_stores(tokens, domains)
+    available = np.array([stores[domain].n_tokens for domain in domains])
+    natural = available / available.sum()
+    budget = target_tokens(recipe)
+    try:
+        upper = design_caps(available, budget, section.max_epochs)
+    except ValueError as error:
+        raise InputError(f"mix: {error}") from error
+    claim(folder, digest([LAYOUT_VERSION, tokens_hash, recipe.seed, budget, section.model_dump(mode="json")]))
+    design = sample_design(natural, section.n_proxies, recipe.seed, upper)
+    with progress.stage("   mix: count n-grams", 1, unit="tokens") as bar:
+        folders = {domain: domain_folder(tokens, domain) for domain in domains}
+        ngram = fit_ngram_proxy(folders, max_tokens=NGRAM_TOKENS, seed=recipe.seed)
+        bar.advance(int(available.sum()))
+    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder)
+    missing = [task for task in tasks if not task.result.exists()]
+    title = f"   mix: {len(design)} proxies"
+    with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
+        engine.map_shards(run_training, missing, bar.advance, isolated=True)
+    table = read_results([task.result for task in tasks])
+    with written_whole(folder / "proxies.parquet") as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    choice = _choose(section, recipe.seed, tuple(domains), table, ngram, natural, upper, budget)
+    write_json(folder / "mixture.json", _mixture_file(choice, available, upper, budget, tokens_hash))
+    return choice
+
+
+def target_tokens(recipe: Recipe) -> int:
+    """The training budget that caps refer to."""
+    assert recipe.mix is not None
+    if recipe.mix.target_tokens is not None:
+        return recipe.mix.target_tokens
+    return recipe.train.n_tokens if recipe.train is not None else recipe.mix.proxy.n_tokens
+
+
+def proxy_tasks(
+    section: Mix, seed: int, tokens: Path, domains: Sequence[str], design: Floats, folder: Path
+) -> list[TrainingTask]:
+    """The design's mixtures in groups that train together.
+
+    All proxies share one seed: mixtures are compared on common initial weights and orders of documents.
+    """
+    vocab_size = next(iter(open_stores(tokens, domains).values())).vocab_size
+    tasks = []
+    for start in range(0, len(design), section.group_size):
+        group = design[start : start + section.group_size]
+        tasks.append(
+            TrainingTask(
+                tokens,
+                tuple(domains),
+                tuple(f"proxy-{start + i:03d}" for i in range(len(group))),
+                tuple(tuple(row.tolist()) for row in group),
+                (seed,) * len(group),
+                model_shape(section.proxy, vocab_size),
+                training_config(section.proxy, section.proxy.n_tokens),
+                section.proxy.validation_tokens,
+                folder / "proxies" / f"group-{start // section.group_size:03d}.parquet",
+            )
+        )
+    return tasks
+
+
+def _choose(
+    section: Mix,
+    seed: int,
+    domains: tuple[str, ...],
+    table: pa.Table,
+    ngram: NgramProxy,
+    natural: Floats,
+    upper: Floats,
+    budget: int,
+) -> Choice:
+    runs = RunTable.from_arrow(table)
+    n_tokens = int(runs.n_tokens.max())
+
+    def trend(weights: Floats) -> Floats:
+        return ngram.losses(weights, n_tokens)
+
+    mixer = TrendResidualMixer(trend).fit(runs)
+    objective = _objective(section, domains, natural, runs)
+    found = recommend(mixer, natural, objective, upper, section.trust_region, seed)
+    left_out = mixer.leave_one_out()
+    centre = project_to_capped_simplex(natural, upper)
+    mixtures = {
+        "natural": dict(zip(domains, _rounded(centre), strict=True)),
+        "uniform": dict(
+            zip(domains, _rounded(project_to_capped_simplex(np.ones(len(domains)), upper)), strict=True)
+        ),
+        "chosen": dict(zip(domains, _rounded(found.weights[d] for d in domains), strict=True)),
+        "candidate": dict(zip(domains, _rounded(found.candidate[d] for d in domains), strict=True)),
+    }
+    return Choice(
+        domains,
+        mixtures,
+        objective,
+        found,
+        runs,
+        left_out.mean,
+        left_out.std,
+        trend(runs.weights),
+        runs.notes,
+    )
+
+
+def _objective(section: Mix, domains: tuple[str, ...], natural: Floats, runs: RunTable) -> Objective:
+    """The recipe's objective.
+
+    ``worst`` is relative to the natural mixture's losses, so that a domain of high entropy does not decide
+    alone.
+    """
+    if section.objective == "natural":
+        return Objective("weighted", dict(zip(domains, natural.tolist(), strict=True)))
+    if section.objective == "worst":
+        return Objective("worst", dict(zip(runs.metric_names, runs.metrics[0].tolist(), strict=True)))
+    if section.objective == "mean":
+        return Objective("mean")
+    return Objective("weighted", dict(section.objective))
+
+
+def _rounded(weights: Any) -> list[float]:
+    return [round(float(weight), 9) for weight in weights]
+
+
+def _mixture_file(
+    choice: Choice, available: NDArray[np.int64], upper: Floats, budget: int, tokens_hash: str
+) -> dict[str, Any]:
+    """What ``mixture.json`` holds: the weights first, then everything they rest on."""
+    return {
+        "format_version": 1,
+        "weights": choice.mixtures["chosen"],
+        "mixtures": dict(choice.mixtures),
+        "objective": {"kind": choice.objective.kind, "by_metric": dict(choice.objective.by_metric or {})},
+        "recommendation": choice.recommendation.to_dict(),
+        "available_tokens": dict(zip(choice.domains, available.tolist(), strict=True)),
+        "caps": dict(zip(choice.domains, _rounded(upper), strict=True)),
+        "target_tokens": budget,
+        "tokens_hash": tokens_hash,
+        "notes": list(choice.notes),
+    }

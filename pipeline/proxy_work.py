@@ -1,0 +1,87 @@
+"""Training runs as tasks: a process each, so that threads and bits are the same on any engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..proxy_models.proxies import train_proxies
+from ..proxy_models.training import TrainingConfig
+from ..proxy_models.transformer import ModelShape
+from ..streaming.shards import domain_folder
+from .errors import InputError
+from .recipe import Model
+from .run_directory import written_whole
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Models of one shape, each on a mixture of its own, trained as one group; picklable.
+
+    The result is a Parquet file with a row per model and checkpoint: ``name``, ``weight.<domain>``,
+    ``loss.<domain>``, ``n_parameters``, ``n_tokens``, ``seed``, ``failure``.
+    """
+
+    tokens: Path
+    domains: tuple[str, ...]
+    names: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+    seeds: tuple[int, ...]
+    shape: ModelShape
+    config: TrainingConfig
+    validation_tokens: int
+    result: Path
+
+
+def training_config(model: Model, n_tokens: int, n_evaluations: int = 1) -> TrainingConfig:
+    """How models of a recipe's section are trained."""
+    batch_tokens = model.batch_size * model.sequence_length
+    eval_every = max(batch_tokens, n_tokens // n_evaluations)
+    config = TrainingConfig(n_tokens=n_tokens, batch_tokens=batch_tokens, eval_every=eval_every)
+    return config if model.learning_rate is None else replace(config, learning_rate=model.learning_rate)
+
+
+def model_shape(model: Model, vocab_size: int) -> ModelShape:
+    """The shape that a recipe's section gives its models."""
+    return ModelShape(
+        vocab_size, model.sequence_length, model.n_layers, model.d_model, model.n_heads, model.d_ff
+    )
+
+
+def run_training(task: TrainingTask) -> int:
+    """Train the task's models and write their losses whole; returns the tokens trained on.
+
+    Raises:
+        InputError: a domain has too few held-out or training tokens.
+    """
+    sources = {domain: domain_folder(task.tokens, domain) for domain in task.domains}
+    try:
+        results = train_proxies(
+            sources,
+            np.array(task.weights),
+            task.shape,
+            task.config,
+            seeds=task.seeds,
+            n_validation_rows=max(1, task.validation_tokens // task.shape.sequence_length),
+            models_per_group=len(task.names),
+        )
+    except ValueError as error:
+        raise InputError(f"training {', '.join(task.names)}: {error}") from error
+    n_checkpoints = len(task.config.checkpoints())
+    rows = [
+        {"name": task.names[i // n_checkpoints]} | result.to_row() | {"failure": result.failure}
+        for i, result in enumerate(results)
+    ]
+    columns = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
+    columns["failure"] = columns["failure"].cast(pa.string())
+    with written_whole(task.result) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    return task.config.n_steps * task.config.batch_tokens * len(task.names)
+
+
+def read_results(paths: Sequence[Path]) -> pa.Table:
+    """The tasks' rows, in the tasks' order."""
+    return pa.concat_tables([pq.read_table(path) for path in paths])

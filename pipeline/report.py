@@ -1,0 +1,4 @@
+from pathlib import Path
+from typing import Any
+def write_report(outcome: Any) -> Path:
+    return Path("none")

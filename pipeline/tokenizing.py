@@ -1,0 +1,178 @@
+"""Curated parts -> token shards: one folder a domain, a training and a validation split."""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..operators.tokenize import VALIDATION, Tokenize, load_tokenizer, token_dtype
+from ..streaming import TokenStore
+from ..streaming.shards import domain_folder, write_manifest, write_token_shard
+from .curation import Curation
+from .errors import InputError
+from .plan import LAYOUT_VERSION, describe, digest
+from .run_directory import explained, read_json, written_whole, write_json
+from .shard_work import Accounting, AccountingError, part_name, read_accounting, read_arrow, write_part
+
+HASH_FILE = "stage.json"
+RECORD = pa.schema(
+    [("domain", pa.string()), ("split", pa.string()), ("n_docs", pa.int64()), ("n_tokens", pa.int64())]
+)
+
+
+@dataclass(frozen=True)
+class TokenTask:
+    """One curated part to cut into tokens, picklable."""
+
+    index: int
+    operator: Tokenize
+    state: Path
+    upstream: Path
+    records: Path
+    tokens: Path
+
+    @property
+    def record(self) -> Path:
+        """Documents and tokens by domain and split. That this file exists means that the shard is done."""
+        return self.records / part_name(self.index)
+
+
+@dataclass(frozen=True)
+class TokenResult:
+    """What one shard gave."""
+
+    n_tokens: int
+    n_bytes: int
+
+
+def tokenize_shard(task: TokenTask) -> TokenResult:
+    """Write one part's token shards, then its record.
+
+    Raises:
+        EnvironmentFailure: the disk is full or cannot be written.
+    """
+    table = pq.read_table(task.upstream, columns=["id", "text", "domain"], memory_map=True)
+    n_bytes = pc.sum(pc.binary_length(table["text"])).as_py() or 0
+    state = read_arrow(task.state)
+    tokenizer, _ = load_tokenizer(state["tokenizer"][0].as_py())
+    dtype = token_dtype(tokenizer.get_vocab_size())
+    cut = task.operator.apply(table, state)
+    rows = []
+    for (domain, split), group in _groups(cut):
+        tokens = group["tokens"].combine_chunks()
+        offsets = tokens.offsets.to_numpy().astype(np.int64)
+        path = domain_folder(task.tokens, domain) / f"{split}-{task.index:05d}.arrow"
+        with explained(path.parent):
+            write_token_shard(
+                path, tokens.values.to_numpy(), offsets, group["doc"].to_numpy(), dtype.__name__
+            )
+        rows.append({"domain": domain, "split": split, "n_docs": len(group), "n_tokens": int(offsets[-1])})
+    n_docs = sum(row["n_docs"] for row in rows)
+    accounting = Accounting(rows_in=len(table), rows_kept=n_docs, bytes_in=n_bytes, bytes_kept=n_bytes)
+    accounting.check(str(task.record))
+    write_part(task.record, pa.Table.from_pylist(rows, RECORD), accounting)
+    return TokenResult(sum(row["n_tokens"] for row in rows), n_bytes)
+
+
+def _groups(table: pa.Table) -> list[tuple[tuple[str, str], pa.Table]]:
+    """The rows of each (domain, split), in their order."""
+    keys = sorted(set(zip(table["domain"].to_pylist(), table["split"].to_pylist(), strict=True)))
+    return [
+        (key, table.filter(pc.and_(pc.equal(table["domain"], key[0]), pc.equal(table["split"], key[1]))))
+        for key in keys
+    ]
+
+
+def tokenize_corpus(curation: Curation, operator: Tokenize) -> tuple[Path, list[str], str]:
+    """Cut everything that curation kept.
+
+    Returns:
+        the folder of the domains, the domains' names sorted, and the hash of all that decides their content.
+    Raises:
+        InputError: a domain has no training or no validation documents.
+        AccountingError: documents got lost.
+    """
+    last = curation.plan.stages[-1]
+    stage_hash = digest([LAYOUT_VERSION, last.hash, describe(operator)])
+    records = curation.run_dir / "stages" / f"{last.index + 1:02d}-tokenize-{stage_hash[:8]}"
+    tokens = curation.run_dir / "tokens"
+    claim(tokens, stage_hash, records)
+    tasks = [
+        TokenTask(upstream.index, operator, curation.state(last), upstream.part, records, tokens)
+        for upstream in curation.tasks(last)
+        if upstream.part.exists()
+    ]
+    missing = [task for task in tasks if not task.record.exists()]
+    title = f"{last.index + 1:02d} tokenize"
+    with curation.progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
+        curation.engine.map_shards(
+            tokenize_shard, missing, lambda result: bar.advance(result.n_tokens, result.n_bytes)
+        )
+    domains = _finish(tasks, tokens, curation.state(last))
+    return tokens, domains, stage_hash
+
+
+def claim(folder: Path, content_hash: str, *also: Path) -> None:
+    """Make `folder` the place of one content: whatever an older content left there, and in `also`, goes first.
+
+    `also` goes before the hash is written, so a kill in between leaves a folder that is claimed again.
+    """
+    mark = folder / HASH_FILE
+    if mark.exists() and read_json(mark) == content_hash:
+        return
+    for stale in (*also, folder):
+        if stale.exists():
+            shutil.rmtree(stale)
+    write_json(mark, content_hash)
+
+
+def _finish(tasks: Sequence[TokenTask], tokens: Path, state: Path) -> list[str]:
+    """Write the tokenizer and the domains' manifests, which say that the tokens are complete."""
+    record = pa.concat_tables([pq.read_table(task.record) for task in tasks])
+    for task in tasks:
+        accounting, _ = read_accounting(task.record)
+        n_docs = pc.sum(pq.read_table(task.record)["n_docs"]).as_py() or 0
+        if accounting.rows_in != n_docs:
+            raise AccountingError(
+                f"{task.record}: {accounting.rows_in} documents in, {n_docs} in token shards"
+            )
+    domains = sorted(set(record["domain"].to_pylist()))
+    text = read_arrow(state)["tokenizer"][0].as_py()
+    tokenizer, end = load_tokenizer(text)
+    saved = tokens / "tokenizer.json"
+    if not saved.exists():
+        with written_whole(saved) as temporary:
+            temporary.write_text(text, "utf-8")
+    for domain in domains:
+        with explained(tokens):
+            write_manifest(
+                domain_folder(tokens, domain),
+                domain=domain,
+                vocab_size=tokenizer.get_vocab_size(),
+                tokenizer_hash=hashlib.sha256(text.encode()).hexdigest()[:16],
+                eos_id=end,
+            )
+        for split in ("train", VALIDATION):
+            _check_split(record, domain, split)
+    return domains
+
+
+def _check_split(record: pa.Table, domain: str, split: str) -> None:
+    of_domain = record.filter(pc.equal(record["domain"], domain))
+    n_docs = pc.sum(of_domain["n_docs"]).as_py()
+    if not pc.sum(of_domain.filter(pc.equal(of_domain["split"], split))["n_tokens"]).as_py():
+        raise InputError(
+            f"domain {domain!r} has {n_docs:,} documents and none of them fell into its {split} split; "
+            "change tokenize.validation_fraction, give the domain more documents, or merge it into another one"
+        )
+
+
+def open_stores(tokens: Path, domains: Sequence[str], split: str = "train") -> dict[str, TokenStore]:
+    """The domains' token stores."""
+    return {domain: TokenStore(domain_folder(tokens, domain), split) for domain in domains}
