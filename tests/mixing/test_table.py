@@ -1,0 +1,106 @@
+"""The run table refuses what a mixer must not read, and says what it changed."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cuvee.mixing.table import RunTable
+
+
+def _table(**changes) -> RunTable:
+    fields = {
+        "weights": np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]),
+        "domain_names": ("web", "wiki"),
+        "metrics": np.array([[3.1], [3.3], [3.0]]),
+        "metric_names": ("wiki",),
+    }
+    return RunTable(**{**fields, **changes})
+
+
+def test_arrow_carries_a_table_there_and_back():
+    runs = _table(n_parameters=[1, 1, 1], n_tokens=[5, 5, 9], seed=[0, 1, 2])
+    again = RunTable.from_arrow(runs.to_arrow())
+    assert runs.to_arrow().column_names == [
+        "weight.web",
+        "weight.wiki",
+        "loss.wiki",
+        "n_parameters",
+        "n_tokens",
+        "seed",
+    ]
+    assert (again.domain_names, again.metric_names) == (runs.domain_names, runs.metric_names)
+    for name in ("weights", "metrics", "n_parameters", "n_tokens", "seed"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(runs, name))
+
+
+def test_a_failed_run_is_left_out_with_a_note():
+    arrow = _table().to_arrow().append_column("failure", pa.array([None, "diverged", None]))
+    runs = RunTable.from_arrow(arrow)
+    assert runs.n_runs == 2
+    assert runs.notes == ("a run was left out: diverged.",)
+
+
+def test_rounded_weights_are_renormalised_with_a_note():
+    runs = _table(weights=np.array([[0.5, 0.503], [0.9, 0.1], [0.2, 0.8]]))
+    np.testing.assert_allclose(runs.weights.sum(axis=1), 1, atol=1e-12)
+    assert runs.notes == ("1 of 3 rows of weights summed to 1-1.003 and were renormalised.",)
+
+
+def test_csv_files_are_joined_on_their_key_in_any_order(tmp_path):
+    (tmp_path / "w.csv").write_text("index,web,wiki\n1,0.5,0.5\n2,0.9,0.1\n")
+    (tmp_path / "l.csv").write_text("index,wiki\n2,3.3\n1,3.1\n")
+    runs = RunTable.from_csv(tmp_path / "w.csv", tmp_path / "l.csv", n_tokens=7)
+    np.testing.assert_array_equal(runs.weights, [[0.5, 0.5], [0.9, 0.1]])
+    np.testing.assert_array_equal(runs.metrics, [[3.1], [3.3]])
+    assert runs.n_tokens.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ("index,wiki\n1,3.1\n", r"1 of the runs are in only one of .* index = 2"),
+        ("index,wiki\n1,3.1\n1,3.2\n", r"l.csv: index = 1 is listed twice"),
+        ("run,wiki\n1,3.1\n", r"l.csv: no column 'index' to join on; found run, wiki"),
+        ("index,wiki\n1,3.1\n2,\n", r"run 1: metric 'wiki' is nan; give it, or leave the run out"),
+    ],
+)
+def test_csv_files_that_do_not_match_are_refused(tmp_path, losses, message):
+    (tmp_path / "w.csv").write_text("index,web,wiki\n1,0.5,0.5\n2,0.9,0.1\n")
+    (tmp_path / "l.csv").write_text(losses)
+    with pytest.raises(ValueError, match=message):
+        RunTable.from_csv(tmp_path / "w.csv", tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"weights": np.array([[0.5, 0.2], [0.9, 0.1], [0.2, 0.8]])},
+            r"run 0: weights sum to 0.7 and lie between",
+        ),
+        ({"weights": np.array([[1.1, -0.1], [0.9, 0.1], [0.2, 0.8]])}, r"run 0: .* lie between -0.1 and 1.1"),
+        ({"metrics": np.array([[3.1], [np.nan], [3.0]])}, r"run 1: metric 'wiki' is nan"),
+        ({"metrics": np.ones((3, 2))}, r"metrics: found shape \(3, 2\), expected \(3, 1\)"),
+        ({"domain_names": ("web", "web")}, r"domain 'web' is listed twice"),
+        (
+            {"weights": np.full((3, 2), 0.5), "seed": [0, 1, 0]},
+            r"run 2 has the weights, .* of run 0; a replicate",
+        ),
+        ({"seed": [1]}, r"seed: found 1 values for 3 runs"),
+    ],
+)
+def test_a_table_that_is_not_one_of_runs_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _table(**changes)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ValueError, match=r"run 0: weights(.|\n)*run 1: metric"):
+        _table(
+            weights=np.array([[0.5, 0.2], [0.9, 0.1], [0.2, 0.8]]), metrics=np.array([[3.1], [np.nan], [3.0]])
+        )
+
+
+def test_columns_of_another_kind_of_table_are_named():
+    with pytest.raises(ValueError, match=r"found the columns id, text; a run table needs weight\.<domain>"):
+        RunTable.from_arrow(pa.table({"id": ["a"], "text": ["b"]}))
