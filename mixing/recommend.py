@@ -1,0 +1,332 @@
+"""From a fitted mixer to one mixture, what it should gain, and whether that has been shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.stats import rankdata
+
+from .design import MIN_WEIGHT, kl_divergence, project_to_capped_simplex
+from .mixer import Mixer
+
+Floats = NDArray[np.float64]
+Verdict = Literal["supported", "no improvement", "no evidence"]
+Origin = Literal["optimum", "observed", "natural"]
+Loss = Callable[[Floats], Floats]  # mixtures (M, K) -> one number for each, (M,)
+
+MAX_P_VALUE = 0.05
+N_DRAWS = 256  # posterior draws inside the optimiser
+N_FRESH_DRAWS = 4096  # other draws, to judge the optimum that was found with the first
+N_PERMUTATIONS = 9999
+STEP = 1e-4  # of the finite differences, towards each domain
+LOWEST_WEIGHT = 1e-6  # keeps sqrt(w) and w log w differentiable
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One number to minimise from the metrics of a run.
+
+    Attributes:
+        kind: "mean" of all metrics, "weighted" mean by `by_metric`, or "worst": the largest metric minus its
+            value in `by_metric` (a reference run's losses; without them the domain of the highest entropy
+            decides alone).
+        by_metric: weights or reference values by metric name; a metric not named has 0.
+
+    >>> Objective("weighted", {"wiki": 3.0, "web": 1.0})(np.array([2.0, 4.0]), ("web", "wiki"))
+    array(3.5)
+    """
+
+    kind: Literal["mean", "weighted", "worst"] = "mean"
+    by_metric: Mapping[str, float] | None = None
+
+    def __call__(self, metrics: Floats, metric_names: tuple[str, ...]) -> Floats:
+        """From metrics (..., J) to objectives (...)."""
+        given = self.by_metric or {}
+        unknown = sorted(set(given) - set(metric_names))
+        if unknown:
+            raise ValueError(
+                f"objective: unknown metric '{unknown[0]}'; the metrics are {', '.join(metric_names)}."
+            )
+        values = np.array([given.get(name, 0.0) for name in metric_names])
+        if self.kind == "worst":
+            return np.asarray((metrics - values).max(axis=-1))
+        if self.kind == "mean":
+            values = np.ones(len(metric_names))
+        if not (np.all(values >= 0) and values.sum() > 0):
+            raise ValueError(
+                f"objective: weights are {given}; they must not be negative, and one must be positive."
+            )
+        return np.asarray(metrics @ (values / values.sum()))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Posterior mean and standard deviation of the expected objective."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How well each run's objective is predicted from the other runs.
+
+    Attributes:
+        n_runs: how many there are.
+        rank_correlation: Spearman's, of predicted and observed objectives.
+        p_value: of the rank correlation; one-sided, from permutations.
+        error: root mean square of predicted minus observed, in the objective's unit.
+
+    The correlation of leave-one-out predictions with pure noise
+    leans to the negative side, so the test is conservative.
+    """
+
+    n_runs: int
+    rank_correlation: float
+    p_value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A mixture, and how much to believe in it.
+
+    Attributes:
+        weights: by domain; the candidate where the verdict is "supported", else the natural mixture.
+        candidate: the pessimistic optimum, by domain: worth a race against natural, whatever the verdict.
+        origin: where the candidate comes from: "optimum", "observed" (the best run), or "natural".
+        predicted: objective at "recommended", "candidate", "natural" and "uniform".
+        gain, gain_interval: natural minus candidate as far as it is shown (see `recommend`): mean, central 90
+            %.
+        evidence: from leaving one run out.
+        verdict, sentence: for a program, for a person.
+    """
+
+    weights: dict[str, float]
+    candidate: dict[str, float]
+    origin: Origin
+    predicted: dict[str, Estimate]
+    gain: float
+    gain_interval: tuple[float, float]
+    evidence: Evidence
+    verdict: Verdict
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, floats to nine decimals, so that equal results are equal bytes."""
+        rounded: dict[str, Any] = _rounded(asdict(self))
+        return rounded
+
+
+def recommend(
+    mixer: Mixer,
+    natural: ArrayLike,
+    objective: Objective = Objective(),
+    caps: ArrayLike | None = None,
+    trust_region: float = 0.5,
+    seed: int = 0,
+) -> Recommendation:
+    """The mixture that most surely beats the natural one, inside caps and trust region, or the natural one.
+
+    With d(w) = objective(w) - objective(natural) in each of 256 posterior draws, the candidate minimises
+    mean d + 1 sd d (pessimistic). Draws hold the correlation between metrics and between mixtures: what is
+    unknown but common to w and natural cancels. It is found by SLSQP from the natural, the uniform and the
+    best observed mixture.
+
+    It is recommended only if what the runs show supports it. First, leave-one-out predictions must rank the
+    runs better than chance (p <= 0.05). Second, the gain's central 90 % interval must lie above zero. Mixers
+    are wrong where they extrapolate, in ways their posterior does not know; so the gain is taken from fresh
+    draws, credited only down to the best objective that a run has had, and spread by the leave-one-out error.
+
+    Args:
+        mixer: fitted; K domains.
+        natural: (K,), the mixture to beat. Projected into the caps, it is the centre of the trust region.
+        objective: lower is better.
+        caps: (K,), the largest weights; None for no caps.
+        trust_region: largest KL(w || natural), nats.
+        seed: of draws and permutations.
+    Returns:
+        A recommendation; its weights obey the caps to 1e-9.
+    Raises:
+        ValueError: shapes differ, or the caps sum to less than one.
+    """
+    runs = mixer.runs
+    centre, upper = np.asarray(natural, dtype=np.float64), np.ones(len(runs.domain_names))
+    upper = upper if caps is None else np.asarray(caps, dtype=np.float64)
+    if centre.shape != (len(runs.domain_names),) or trust_region <= 0:
+        raise ValueError(
+            f"natural has shape {centre.shape} for the {len(runs.domain_names)} domains of the runs, "
+            f"trust_region is {trust_region}; give one weight per domain and a radius above 0 nats."
+        )
+    region = _Region(project_to_capped_simplex(centre, upper), upper, trust_region)
+    uniform = project_to_capped_simplex(np.ones(len(upper)), upper)
+    observed = region.pull(runs.weights[np.argmin(objective(runs.metrics, runs.metric_names))])
+    starts = {"natural": region.centre, "uniform": region.pull(uniform), "observed": observed}
+    candidate, origin = _pessimistic_optimum(
+        _pessimistic(mixer, objective, region.centre, seed), region, starts
+    )
+    points = {"candidate": candidate, "natural": region.centre, "uniform": uniform}
+    return _report(mixer, objective, points, origin, seed)
+
+
+def _report(
+    mixer: Mixer, objective: Objective, points: dict[str, Floats], origin: Origin, seed: int
+) -> Recommendation:
+    """Judge the candidate against the natural mixture."""
+    runs = mixer.runs
+    losses = mixer.draw_surfaces(N_FRESH_DRAWS, seed + 1)(np.stack(list(points.values())))
+    values = dict(zip(points, objective(losses, runs.metric_names).T, strict=True))
+    evidence = _evidence(mixer, objective, seed)
+    shown = np.maximum(values["candidate"], objective(runs.metrics, runs.metric_names).min())
+    error = evidence.error * np.random.default_rng(seed).standard_normal(N_FRESH_DRAWS)
+    gains = values["natural"] - shown + error
+    interval = (float(np.quantile(gains, 0.05)), float(np.quantile(gains, 0.95)))
+    verdict, sentence = _judge(evidence, float(gains.mean()), interval)
+    chosen = "candidate" if verdict == "supported" else "natural"
+    values["recommended"] = values[chosen]
+    return Recommendation(
+        weights=dict(zip(runs.domain_names, points[chosen].tolist(), strict=True)),
+        candidate=dict(zip(runs.domain_names, points["candidate"].tolist(), strict=True)),
+        origin=origin,
+        predicted={name: Estimate(float(v.mean()), float(v.std())) for name, v in sorted(values.items())},
+        gain=float(gains.mean()),
+        gain_interval=interval,
+        evidence=evidence,
+        verdict=verdict,
+        sentence=sentence,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """Mixtures below the caps and within `radius` nats of the centre: a convex set."""
+
+    centre: Floats
+    upper: Floats
+    radius: float
+
+    def pull(self, w: Floats) -> Floats:
+        """w projected into the caps, then moved towards the centre until it is inside the radius."""
+        usable = np.where(self.centre > 0, w, 0.0)
+        target = project_to_capped_simplex(usable if usable.any() else self.centre, self.upper)
+        low, high = 0.0, 1.0
+        if kl_divergence(target, self.centre) <= self.radius:
+            return target
+        for _ in range(50):
+            middle = (low + high) / 2
+            inside = kl_divergence(self.centre + middle * (target - self.centre), self.centre) <= self.radius
+            low, high = (middle, high) if inside else (low, middle)
+        return self.centre + low * (target - self.centre)
+
+
+def _pessimistic(mixer: Mixer, objective: Objective, natural: Floats, seed: int) -> Loss:
+    """mean + 1 sd, over posterior draws, of the objective's difference from the natural mixture."""
+    surfaces, names = mixer.draw_surfaces(N_DRAWS, seed), mixer.runs.metric_names
+    baseline = objective(surfaces(natural[None]), names)  # (n_draws, 1)
+
+    def pessimistic(weights: Floats) -> Floats:
+        difference = objective(surfaces(weights), names) - baseline
+        return np.asarray(difference.mean(axis=0) + np.sqrt(difference.var(axis=0) + 1e-16))
+
+    return pessimistic
+
+
+def _pessimistic_optimum(loss: Loss, region: _Region, starts: Mapping[str, Floats]) -> tuple[Floats, Origin]:
+    """The best of SLSQP's answers, the best observed mixture and the natural one."""
+    optima = [region.pull(_descend(loss, region, start)) for start in starts.values()]
+    optima += [region.pull(np.where(w < MIN_WEIGHT, 0.0, w)) for w in optima]
+    candidates = np.stack([region.centre, starts["observed"], *optima])
+    best = int(np.argmin(loss(candidates)))
+    return candidates[best], ("natural", "observed", "optimum")[min(best, 2)]
+
+
+def _descend(loss: Loss, region: _Region, start: Floats) -> Floats:
+    """SLSQP with derivatives towards each domain: those along e_k - w differ from the gradient by a constant,
+    which the constraint on the sum makes immaterial, and every mixture evaluated stays on the simplex."""
+    corners = np.eye(len(start))
+
+    def loss_and_gradient(w: Floats) -> tuple[float, Floats]:
+        w = np.maximum(w, 0.0) / np.maximum(w, 0.0).sum()
+        values = loss(np.vstack([w, w + STEP * (corners - w)]))
+        return float(values[0]), (values[1:] - values[0]) / STEP
+
+    used = region.centre > 0
+    low = np.where(used, np.minimum(LOWEST_WEIGHT, region.upper), 0.0)
+    high = np.where(used, region.upper, 0.0)
+    safe_centre = np.where(used, region.centre, 1.0)
+
+    def log_ratio(w: Floats) -> Floats:
+        return np.where(used, np.log(np.maximum(w, 1e-12) / safe_centre), 0.0)
+
+    constraints = [
+        {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like},
+        {
+            "type": "ineq",
+            "fun": lambda w: region.radius - w @ log_ratio(w),
+            "jac": lambda w: -log_ratio(w) - 1.0,
+        },
+    ]
+    result = minimize(
+        loss_and_gradient,
+        np.clip(start, low, high),
+        jac=True,
+        method="SLSQP",
+        bounds=list(zip(low, high, strict=True)),
+        constraints=constraints,
+        options={"maxiter": 60, "ftol": 1e-6},
+    )
+    return np.asarray(np.nan_to_num(np.clip(result.x, low, high)))
+
+
+def _evidence(mixer: Mixer, objective: Objective, seed: int) -> Evidence:
+    """Spearman correlation of left-out predictions with what was observed, and its permutation p-value."""
+    names = mixer.runs.metric_names
+    left_out = objective(mixer.leave_one_out().mean, names)
+    seen = objective(mixer.runs.metrics, names)
+    error = float(np.sqrt(np.mean((left_out - seen) ** 2)))
+    predicted, observed = _centred_ranks(left_out), _centred_ranks(seen)
+    norm = float(np.sqrt((predicted @ predicted) * (observed @ observed)))
+    if norm == 0:
+        return Evidence(len(observed), 0.0, 1.0, error)
+    shuffled = np.random.default_rng(seed).permuted(np.tile(observed, (N_PERMUTATIONS, 1)), axis=1)
+    n_above = int(np.sum(shuffled @ predicted >= predicted @ observed - 1e-9))
+    p_value = (1 + n_above) / (1 + N_PERMUTATIONS)
+    return Evidence(len(observed), float(predicted @ observed) / norm, p_value, error)
+
+
+def _centred_ranks(values: Floats) -> Floats:
+    ranks = np.asarray(rankdata(values), dtype=np.float64)
+    return np.asarray(ranks - ranks.mean())
+
+
+def _judge(evidence: Evidence, gain: float, interval: tuple[float, float]) -> tuple[Verdict, str]:
+    ranking = (
+        f"over {evidence.n_runs} runs, predictions made without the run rank the objective at "
+        f"{evidence.rank_correlation:.2f} (p = {evidence.p_value:.2g})"
+    )
+    gained = f"{gain:.4f} (90 %: {interval[0]:.4f} to {interval[1]:.4f})"
+    if evidence.p_value > MAX_P_VALUE:
+        advice = "which chance explains. Train more or longer proxies."
+        return "no evidence", f"Keep the natural mixture: {ranking}, {advice}"
+    if interval[0] <= 0:
+        return (
+            "no improvement",
+            f"Keep the natural mixture: {ranking}, but the best mixture's gain is {gained}.",
+        )
+    return (
+        "supported",
+        f"Expected gain over the natural mixture {gained}; {ranking}. Race both before a long run.",
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_rounded(entry) for entry in value]
+    return round(value, 9) + 0.0 if isinstance(value, float) else value  # + 0.0 turns -0.0 into 0.0
