@@ -40,20 +40,16 @@ class Duplicates(FitFilter):
         rows = integers(observations[ROW])
         keys = [integers(observations[key]) for key in self._keys]
         order = np.lexsort((rows, *reversed(keys)))
+        rows = rows[order]
         starts = np.ones(len(rows), dtype=bool)
         starts[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
-        rows = rows[order]
-        first = rows[np.flatnonzero(starts)][
-            np.cumsum(starts) - 1
-        ]  # (n_observations,), the smallest row of the key
-        edges = {"node": rows[~starts], "parent": first[~starts]}
-        if self.keep == "first":
-            return self.merge([pa.table(edges)])
-        # The first row of each key that has an edge brings its own priority along, as an edge to itself.
-        priority = integers(observations["priority"])[order]
-        alone = starts & np.append(starts[1:], True)
-        nodes = {"node": rows[~alone], "parent": first[~alone], "priority": priority[~alone]}
-        return self.merge([pa.table(nodes)])
+        smallest = rows[starts][np.cumsum(starts) - 1]  # (n_observations,), of the rows with the same keys
+        # A key's first row gets an edge to itself, which brings its priority along.
+        named = ~(starts & np.append(starts[1:], True))
+        forest = {"node": rows[named], "parent": smallest[named]}
+        if self.keep != "first":
+            forest["priority"] = integers(observations["priority"])[order][named]
+        return self.merge([pa.table(forest)])
 
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
         """The spanning forest of all edges of the partials."""
@@ -68,8 +64,7 @@ class Duplicates(FitFilter):
         return pa.table(columns)
 
     def finish(self, partial: pa.Table) -> pa.Table:
-        """One row for each member of a cluster: `row` ascending, `keeper`, `cluster_size` and `rank`, all
-        int64.
+        """One row for each duplicate and keeper: `row` ascending, `keeper`, `cluster_size`, `rank`, int64.
 
         `rank` is 0 for the keeper and counts its duplicates from 1, best first, ties to the smaller row.
         """
@@ -96,17 +91,10 @@ class Duplicates(FitFilter):
         position = np.searchsorted(known, rows)
         position[position == len(known)] = 0
         found = known[position] == rows if len(known) else np.zeros(len(rows), dtype=bool)
-        alone: dict[str, NDArray[np.int64]] = {
-            "keeper": rows,
-            "cluster_size": np.ones_like(rows),
-            "rank": np.zeros_like(rows),
-        }
-        columns = {}
-        for score, values in alone.items():
-            values = values.copy()
+        columns = {"keeper": rows.copy(), "cluster_size": np.ones_like(rows), "rank": np.zeros_like(rows)}
+        for score, values in columns.items():
             values[found] = integers(state[score])[position[found]]
-            columns[f"{self.name}.{score}"] = pa.array(values)
-        return columns
+        return {f"{self.name}.{score}": pa.array(values) for score, values in columns.items()}
 
     def rules(self) -> Sequence[Rule]:
         """Of each cluster, the keeper stays."""
