@@ -45,7 +45,7 @@ def _fold(
         if not tables.flags[byte] & SPACE:
             ascii_visible[byte] = byte + tables.lower[byte] + 1
     # A byte that is no UTF-8 grows to three; a lowercase letter is at most one byte longer than its capital.
-    folded = np.empty(3 * len(data), np.uint8)
+    folded = np.empty(3 * (offsets[-1] - offsets[0]), np.uint8)
     folded_offsets = np.zeros(len(offsets), np.int64)
     n_bytes = 0
     for d in range(len(offsets) - 1):

@@ -85,7 +85,7 @@ def _word_hashes(
         if tables.flags[byte] & WORD:
             ascii_letters[byte] = byte + tables.lower[byte]
     # A word and the character that ends it take two bytes; an unspaced letter takes three.
-    words = np.empty((len(data) + len(offsets)) // 2 + 1, np.uint64)
+    words = np.empty((offsets[-1] - offsets[0] + len(offsets)) // 2 + 1, np.uint64)
     word_offsets = np.zeros(len(offsets), np.int64)
     n_words = 0
     for d in range(len(offsets) - 1):
