@@ -1,5 +1,7 @@
 """Training runs as tasks: a process each, so that threads and bits are the same on any engine."""
 
+import contextlib
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,8 @@ from ..streaming.shards import domain_folder
 from .errors import InputError
 from .recipe import Model
 from .run_directory import written_whole
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def run_training(task: TrainingTask) -> int:
     Raises:
         InputError: a domain has too few held-out or training tokens.
     """
+    keep_freed_memory()
     sources = {domain: domain_folder(task.tokens, domain) for domain in task.domains}
     try:
         results = train_proxies(
@@ -80,6 +85,18 @@ def run_training(task: TrainingTask) -> int:
     with written_whole(task.result) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
     return task.config.n_steps * task.config.batch_tokens * len(task.names)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks for the next step instead of handing each back to the kernel.
+
+    A step's logits are megabytes that malloc would map and fault in anew every time: a third of the CPU time
+    of a tiny model's training. Elsewhere than on glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def read_results(paths: Sequence[Path]) -> pa.Table:
