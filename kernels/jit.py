@@ -1,4 +1,4 @@
-"""The one place that names numba: every compiled kernel of the project is made by `kernel`."""
+"""How a function becomes a compiled kernel: one decorator for all of them."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -9,9 +9,10 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def kernel(function: F) -> F:
-    """`function`, compiled on first call, releasing the GIL, cached on disk, with its Python type kept.
+    """`function`, compiled on first call, releasing the GIL, cached on disk, its type kept.
 
-    No fastmath: NaN and infinities keep their meaning. Shapes and dtypes are the kernel's own docstring's business.
+    No fastmath: NaN and infinities keep their meaning. The cache knows a kernel's own file only: after
+    editing a kernel that others call, remove ``kernels/__pycache__``.
 
     >>> @kernel
     ... def add(a: int, b: int) -> int:
@@ -20,5 +21,5 @@ def kernel(function: F) -> F:
     5
     """
     # A doctest's or a notebook's function has no file to keep a cache beside.
-    has_file = not function.__code__.co_filename.startswith("<")  # type: ignore[attr-defined]
+    has_file = not function.__code__.co_filename.startswith("<")
     return cast(F, numba.njit(nogil=True, cache=has_file)(function))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -53,8 +53,8 @@ class Tokenize(FitMap):
     seed: int = Field(0, description="of the hash that samples and splits")
 
     def observe(self, table: pa.Table) -> pa.Table:
-        """(key uint64, domain string, text large_string or null): candidates for the sample, and each domain's
-        smallest keys, which have no text."""
+        """(key uint64, domain string, text large_string or null): candidates for the sample with their text,
+        and each domain's smallest keys without."""
         keys = self._keys(table["id"])
         documents = pa.table({"key": keys, "domain": table["domain"], "text": table["text"]})
         sampled = documents.filter(pa.array((keys >= self._cut) & (self.tokenizer is None)))
@@ -171,6 +171,6 @@ def load_tokenizer(text: str) -> tuple[Tokenizer, int]:
     )
 
 
-def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
     """The narrowest dtype that holds every id."""
-    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"

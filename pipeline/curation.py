@@ -36,8 +36,8 @@ N_SHOWN = 5
 class Curation:
     """One run's stages in one run directory.
 
-    Everything on disk below ``stages/`` is a function of the recipe and the inputs alone; what is not (CPU seconds)
-    goes to ``timings.jsonl``.
+    Everything on disk below ``stages/`` is a function of the recipe and the inputs alone; what is not (CPU
+    seconds) goes to ``timings.jsonl``.
     """
 
     def __init__(
@@ -163,8 +163,10 @@ class Curation:
             )
         if n_unreadable > allowed * found.rows_in:
             raise InputError(
-                f"{n_unreadable:,} of {found.rows_in:,} records cannot be read ({n_unreadable / found.rows_in:.1%}), "
-                f"reading.max_unreadable_fraction is {allowed}:\n  " + "\n  ".join(_examples(tasks)) + "\n"
+                f"{n_unreadable:,} of {found.rows_in:,} records cannot be read "
+                f"({n_unreadable / found.rows_in:.1%}), reading.max_unreadable_fraction is {allowed}:\n  "
+                + "\n  ".join(_examples(tasks))
+                + "\n"
                 "Repair the input, map its columns, or raise the fraction to go on without these records."
             )
         if not found.rows_kept:
@@ -211,8 +213,8 @@ def compile_manifest(stage: Stage, tasks: Sequence[ShardTask], broken: dict[int,
         n_expected = sum(accounting.dropped.values()) + sum(accounting.unreadable.values())
         if (n_kept, n_left) != (accounting.rows_kept, n_expected):
             raise AccountingError(
-                f"{task.part}: the footer says {accounting.rows_kept} kept and {n_expected} dropped or unreadable "
-                f"rows, the files hold {n_kept} and {n_left}; remove the stage's folder and run again"
+                f"{task.part}: the footer says {accounting.rows_kept} kept and {n_expected} dropped or "
+                f"unreadable rows, the files hold {n_kept} and {n_left}; remove the stage's folder and run again"
             )
         total += accounting
     return {

@@ -45,7 +45,8 @@ class Engine(Protocol):
         """Call `function` on every task, and `on_result` here, in this thread, as each one ends.
 
         Args:
-            isolated: one process for each task at a time, for work that sets process-wide state (torch's threads).
+            isolated: in processes of one task at a time, for work that sets process-wide state (torch's
+                threads).
         Raises:
             Exception: the first that a call raised; calls that have not begun are not made.
         """

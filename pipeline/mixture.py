@@ -1,4 +1,4 @@
-"""Choose the mixture: n-gram proxies give the trend, transformer proxies what it misses, a mixer the answer."""
+"""Choose the mixture: the trend from n-gram proxies, what it misses from transformers, then a mixer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

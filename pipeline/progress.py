@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one bar a stage, with rows and megabytes a second and the time left."""
+"""What a person sees while a run goes on: a bar a stage, with rows and MB a second and the time left."""
 
 import time
 from collections.abc import Iterator

@@ -50,7 +50,7 @@ class RayEngine:
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         self._ray = ray
-        self.n_workers = n_workers or int(ray.cluster_resources().get("CPU", 1))
+        self.n_workers = n_workers or int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
 
     def map_shards(
         self,
@@ -60,7 +60,7 @@ class RayEngine:
         *,
         isolated: bool = False,
     ) -> None:
-        """See `Engine.map_shards`. Ray's workers are processes that do one task at a time: always isolated."""
+        """See `Engine.map_shards`. Ray's workers are processes with one task at a time: always isolated."""
         if not tasks:
             return
         pickled = [pickle.dumps(task) for task in tasks]

@@ -32,8 +32,8 @@ def explained(folder: Path) -> Iterator[None]:
             existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
             free = shutil.disk_usage(existing).free
             raise EnvironmentFailure(
-                f"{folder}: the disk is full, {free / 1e6:.1f} MB are free; make room and run the same command "
-                "again: it continues with what is missing"
+                f"{folder}: the disk is full, {free / 1e6:.1f} MB are free; make room and run the same "
+                "command again: it continues with what is missing"
             ) from error
         if error.errno in NO_WRITE:
             raise EnvironmentFailure(
@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[None]:
-    """Hold `folder` as the run directory of this process, made if it is not there, cleared of half-written files.
+    """Hold `folder` as this process's run directory: made if need be, cleared of half-written files.
 
     The lock is the kernel's: it ends with the process, however that ends.
 

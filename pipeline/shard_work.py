@@ -48,7 +48,8 @@ class Accounting:
         if self.rows_in != self.rows_kept + n_dropped + n_unreadable:
             raise AccountingError(
                 f"{where}: {self.rows_in} rows in, but {self.rows_kept} kept + {n_dropped} dropped + "
-                f"{n_unreadable} unreadable = {self.rows_kept + n_dropped + n_unreadable}; nothing was written"
+                f"{n_unreadable} unreadable = {self.rows_kept + n_dropped + n_unreadable}; nothing was "
+                "written"
             )
 
     def __add__(self, other: "Accounting") -> "Accounting":
@@ -200,8 +201,8 @@ def apply(operator: Operator, table: pa.Table, state: pa.Table | None) -> tuple[
     scores = operator.scores(table) if isinstance(operator, Filter) else operator.scores(table, state)
     if set(scores) != set(operator.writes) or any(len(score) != len(table) for score in scores.values()):
         raise AccountingError(
-            f"operator {operator.name!r} must give {', '.join(operator.writes)} for {len(table)} rows; it gave "
-            + ", ".join(f"{name} ({len(score)})" for name, score in scores.items())
+            f"operator {operator.name!r} must give {', '.join(operator.writes)} for {len(table)} rows; it "
+            "gave " + ", ".join(f"{name} ({len(score)})" for name, score in scores.items())
         )
     table = set_columns(table, dict(scores))
     reasons = operator.reasons(scores)

@@ -17,7 +17,7 @@ from ..streaming.shards import domain_folder, write_manifest, write_token_shard
 from .curation import Curation
 from .errors import InputError
 from .plan import LAYOUT_VERSION, describe, digest
-from .run_directory import explained, read_json, written_whole, write_json
+from .run_directory import explained, read_json, write_json, written_whole
 from .shard_work import Accounting, AccountingError, part_name, read_accounting, read_arrow, write_part
 
 HASH_FILE = "stage.json"
@@ -69,15 +69,14 @@ def tokenize_shard(task: TokenTask) -> TokenResult:
         offsets = tokens.offsets.to_numpy().astype(np.int64)
         path = domain_folder(task.tokens, domain) / f"{split}-{task.index:05d}.arrow"
         with explained(path.parent):
-            write_token_shard(
-                path, tokens.values.to_numpy(), offsets, group["doc"].to_numpy(), dtype.__name__
-            )
-        rows.append({"domain": domain, "split": split, "n_docs": len(group), "n_tokens": int(offsets[-1])})
-    n_docs = sum(row["n_docs"] for row in rows)
+            write_token_shard(path, tokens.values.to_numpy(), offsets, group["doc"].to_numpy(), dtype)
+        rows.append((domain, split, len(group), int(offsets[-1])))
+    n_docs = sum(n for _, _, n, _ in rows)
     accounting = Accounting(rows_in=len(table), rows_kept=n_docs, bytes_in=n_bytes, bytes_kept=n_bytes)
     accounting.check(str(task.record))
-    write_part(task.record, pa.Table.from_pylist(rows, RECORD), accounting)
-    return TokenResult(sum(row["n_tokens"] for row in rows), n_bytes)
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(RECORD)
+    write_part(task.record, pa.table(columns, schema=RECORD), accounting)
+    return TokenResult(sum(n for *_, n in rows), n_bytes)
 
 
 def _groups(table: pa.Table) -> list[tuple[tuple[str, str], pa.Table]]:
@@ -119,9 +118,9 @@ def tokenize_corpus(curation: Curation, operator: Tokenize) -> tuple[Path, list[
 
 
 def claim(folder: Path, content_hash: str, *also: Path) -> None:
-    """Make `folder` the place of one content: whatever an older content left there, and in `also`, goes first.
+    """Make `folder` the place of one content: what an older content left there, and in `also`, goes first.
 
-    `also` goes before the hash is written, so a kill in between leaves a folder that is claimed again.
+    The hash is written last, so a kill in between leaves a folder that is claimed again.
     """
     mark = folder / HASH_FILE
     if mark.exists() and read_json(mark) == content_hash:
@@ -169,7 +168,7 @@ def _check_split(record: pa.Table, domain: str, split: str) -> None:
     if not pc.sum(of_domain.filter(pc.equal(of_domain["split"], split))["n_tokens"]).as_py():
         raise InputError(
             f"domain {domain!r} has {n_docs:,} documents and none of them fell into its {split} split; "
-            "change tokenize.validation_fraction, give the domain more documents, or merge it into another one"
+            "change tokenize.validation_fraction, give the domain more documents, or merge it into another"
         )
 
 
