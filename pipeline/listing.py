@@ -1,7 +1,7 @@
 """Inputs of a recipe -> files -> shards: what there is to read, and in which pieces.
 
 A shard is the unit of work, failure and resume: a byte range of a plain JSONL file, a row-group range of a
-Parquet file, a whole compressed JSONL file (it cannot be entered in the middle), or a run of small text files.
+Parquet file, a whole compressed JSONL file (it has no middle to enter), or a run of small text files.
 """
 
 import difflib
@@ -30,6 +30,8 @@ SUFFIX_FORMAT = {
     ".pq": "parquet",
 }
 SUFFIX_CODEC = {".gz": "gzip", ".zst": "zstd"}
+HEAD_BYTES = 1 << 20
+"""As much of a file is looked at before anything runs."""
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view())
 
 
@@ -88,17 +90,19 @@ def list_files(source: Input, where: str) -> list[File]:
         InputError: nothing matches, or all that matches is empty. `where` is the position in the recipe.
     """
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    roots = []
+    roots, protocols = [], set()
     for pattern in source.path:
         fs, path = fsspec.core.url_to_fs(pattern)
-        if not has_magic(path) and fs.isdir(path):
-            path = posixpath.join(path, "**")
-        roots.append(_root(path))
-        matches = fs.glob(path, detail=True)
+        root, matches = _matches(fs, path)
+        roots.append(root)
+        protocols.add(fs.unstrip_protocol("").partition(":")[0])
         files = {name: info for name, info in matches.items() if info["type"] == "file"}
         if not files:
             raise InputError(f"{where}: no file matches {pattern!r}; {_nearest(fs, path)}")
         found.update({fs.unstrip_protocol(name): (name, info) for name, info in files.items()})
+    if len(protocols) > 1:
+        names = " and ".join(map(repr, sorted(protocols)))
+        raise InputError(f"{where}: one input is of one file system; found {names}; give each its own input")
     root = posixpath.commonpath(roots)
     excluded = re.compile("|".join(glob_translate(pattern) for pattern in source.exclude) or r"(?!)")
     listed = [
@@ -111,6 +115,15 @@ def list_files(source: Input, where: str) -> list[File]:
     if not any(file.n_bytes for file in listed):
         raise InputError(f"{where}: all {len(listed)} files are empty, the first is {listed[0].uri}")
     return listed
+
+
+def _matches(fs: fsspec.AbstractFileSystem, path: str) -> tuple[str, Mapping[str, Any]]:
+    """(the folder that all lies below, the files by name): a name that exists means itself, even ``[x]``."""
+    if fs.isdir(path):
+        return path, fs.find(path, detail=True)
+    if fs.isfile(path):
+        return posixpath.dirname(path), {path: fs.info(path)}
+    return _root(path), fs.glob(path, detail=True) if has_magic(path) else {}
 
 
 def has_magic(path: str) -> bool:
@@ -185,72 +198,89 @@ def _byte_ranges(file: File, source: Input, shard_bytes: int, where: str) -> Ite
 
 
 def _row_groups(file: File, source: Input, shard_bytes: int, where: str) -> Iterator[tuple[int, int]]:
-    with fsspec.open(file.uri) as stream:
-        try:
+    try:
+        with fsspec.open(file.uri) as stream:
             parquet = pq.ParquetFile(stream)
-        except (pa.ArrowInvalid, OSError):
-            yield 0, 0  # the reader will say what is wrong with it, as of any broken shard
-            return
-        check_columns(source, {field.name: field.type for field in parquet.schema_arrow}, file.uri, where)
-        start, n_bytes = 0, 0
-        for group in range(parquet.metadata.num_row_groups):
-            n_bytes += parquet.metadata.row_group(group).total_byte_size
-            if n_bytes >= shard_bytes:
-                yield start, group + 1
-                start, n_bytes = group + 1, 0
-        if start < parquet.metadata.num_row_groups:
-            yield start, parquet.metadata.num_row_groups
+            metadata, schema = parquet.metadata, parquet.schema_arrow
+    except (pa.ArrowException, OSError):
+        yield 0, 0  # the reader will say what is wrong with it, as of any broken shard
+        return
+    check_columns(source, {field.name: field.type for field in schema}, file.uri, where)
+    start, n_bytes = 0, 0
+    for group in range(metadata.num_row_groups):
+        n_bytes += metadata.row_group(group).total_byte_size
+        if n_bytes >= shard_bytes:
+            yield start, group + 1
+            start, n_bytes = group + 1, 0
+    if start < metadata.num_row_groups:
+        yield start, metadata.num_row_groups
 
 
-def check_first_record(source: Input, file: File, where: str) -> None:
-    """Refuse a JSONL input whose first record lacks a column that the recipe maps.
+def check_first_records(source: Input, file: File, where: str) -> None:
+    """Refuse a JSONL input whose first records all lack a column that the recipe maps.
 
-    A broken record passes: rows are judged one by one where they are read.
+    Broken records pass: they are judged one by one where they are read.
 
     Raises:
         InputError: with the columns that there are, and a near match.
     """
-    with open_stream(file) as stream:
-        try:
-            line = next((line for line in stream if line.strip()), b"")
-        except OSError:
-            return
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        with open_stream(file) as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError:
         return
-    if isinstance(record, dict):
-        check_columns(source, dict.fromkeys(record), file.uri, where)
+    lines = head.split(b"\n")
+    records = [record for line in lines if isinstance(record := _json(line), dict)]
+    if records:
+        check_columns(source, dict.fromkeys(key for record in records for key in record), file.uri, where)
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def check_columns(source: Input, found: Mapping[str, pa.DataType | None], uri: str, where: str) -> None:
-    """Refuse columns that are not there, and a `text` that is not text. A type of None is not known yet."""
+    """Refuse columns that are not there or cannot be text. A type of None is not known yet."""
+    file = display(uri)
     for column, name in {"text": "text", **source.columns}.items():
         if name not in found:
             near = difflib.get_close_matches(name, found, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"set columns: {{{column}: NAME}}"
             raise InputError(
-                f"{where}: {uri} has no column {name!r} for the document's {column}; "
+                f"{where}: {file} has no column {name!r} for the document's {column}; "
                 f"it has {', '.join(map(repr, found))}; {hint}"
             )
-        kind = found[name]
+    for column in ("text", "id", "url", "lang", "domain"):
+        name = source.columns.get(column, column)
+        kind = found.get(name)
         plain = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-        if column == "text" and kind is not None and plain not in TEXT_TYPES:
+        if kind is None or plain in TEXT_TYPES:
+            continue
+        if column == "text":
             raise InputError(
-                f"{where}: column {name!r} of {uri} holds {kind}, a string column is needed for text"
+                f"{where}: column {name!r} of {file} holds {kind}, a string column is needed for text; "
+                "map another one with columns: {text: NAME}"
+            )
+        if pa.types.is_nested(plain) or pa.types.is_binary(plain) or pa.types.is_large_binary(plain):
+            raise InputError(
+                f"{where}: column {name!r} of {file} holds {kind}, a column of strings or numbers is needed "
+                f"for {column}; map another one with columns: {{{column}: NAME}}, or rename it"
             )
 
 
 def open_stream(file: File) -> Any:
-    """A binary stream over a file's content, decompressed. Line iteration works on both kinds."""
+    """A binary stream over a file's content, decompressed."""
     raw = fsspec.open(file.uri).open()
     if file.codec is None:
         return raw
-    return _Lines(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), file.codec), raw)
+    return _Decompressed(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), file.codec), raw)
 
 
-class _Lines:
-    """Reads and lines of a compressed stream, with the file below it closed together with it."""
+class _Decompressed:
+    """Reads of a compressed stream, with the file below it closed together with it."""
 
     def __init__(self, stream: pa.CompressedInputStream, raw: Any) -> None:
         self.stream, self.raw = stream, raw
@@ -258,15 +288,7 @@ class _Lines:
     def read(self, n_bytes: int) -> bytes:
         return self.stream.read(n_bytes)  # type: ignore[no-any-return]
 
-    def __iter__(self) -> Iterator[bytes]:
-        rest = b""
-        while block := self.read(1 << 16):
-            *lines, rest = (rest + block).split(b"\n")
-            yield from lines
-        if rest:
-            yield rest
-
-    def __enter__(self) -> "_Lines":
+    def __enter__(self) -> "_Decompressed":
         return self
 
     def __exit__(self, *_: object) -> None:

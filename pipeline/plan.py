@@ -9,9 +9,10 @@ from typing import Any
 
 from ..operators.base import Fit, Operator
 from ..operators.tokenize import Tokenize
-from .listing import File, Shard, check_first_record, list_files, list_shards
-from .reading import Reader, key_limit
+from .listing import File, Shard, check_first_records, list_files, list_shards
+from .reading import Reader
 from .recipe import LoadedRecipe, Recipe
+from .row_limits import key_limit
 from .run_directory import read_json, write_json
 
 LAYOUT_VERSION = 1
@@ -71,7 +72,7 @@ def make_plan(loaded: LoadedRecipe, run_dir: Path) -> Plan:
         files = list_files(source, where)
         jsonl = next((file for file in files if _format(source, file) == "jsonl" and file.n_bytes), None)
         if jsonl is not None:
-            check_first_record(source, jsonl, where)
+            check_first_records(source, jsonl, where)
         cut = list_shards(index, source, files, recipe.reading.shard_bytes, where)
         reader = Reader(source, recipe.reading.max_document_bytes, recipe.seed)
         listings.append(tuple(files))
@@ -104,7 +105,7 @@ def _with_limit(reader: Reader, shards: list[Shard], run_dir: Path) -> Reader:
         / f"{digest([reader.seed, reader.source.model_dump(mode='json'), pieces])[:16]}.json"
     )
     if not known.exists():
-        write_json(known, {"key_limit": key_limit(reader, shards)})
+        write_json(known, {"key_limit": key_limit(reader.source, reader.seed, shards)})
     return Reader(reader.source, reader.max_document_bytes, reader.seed, read_json(known)["key_limit"])
 
 

@@ -4,9 +4,6 @@ A record that is broken (not JSON, not UTF-8, no text, too long) is skipped and 
 (truncated, corrupt) makes its whole shard unreadable: see `BrokenShardError`.
 """
 
-import hashlib
-import itertools
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..operators.base import set_columns
-from .listing import File, Piece, Shard, display, open_stream
+from ..operators.base import ROW, set_columns
+from .lines import BLOCK_BYTES, Line, lines_of
+from .listing import TEXT_TYPES, File, Piece, Shard, display, open_stream
 from .recipe import Input
+from .row_limits import row_keys
 
-BLOCK_BYTES = 1 << 20
 DOCUMENT_COLUMNS = {
     "id": pa.string(),
     "text": pa.large_string(),
@@ -46,7 +44,7 @@ class Reader:
     Attributes:
         source: the input as the recipe has it.
         max_document_bytes: a longer record is unreadable, for reason ``too_long``.
-        seed, key_limit: with a row limit in the recipe, a row is taken if its `row_keys` is at most `key_limit`.
+        seed, key_limit: with a row limit, a row whose `row_keys` is above `key_limit` stays out.
     """
 
     source: Input
@@ -80,30 +78,31 @@ class Reader:
         return row_keys(self.seed, self.source.source, file.relative, positions) <= np.uint64(self.key_limit)
 
     def _jsonl(self, piece: Piece, reading: "Reading") -> None:
-        for offsets, lines in _line_blocks(piece):
-            taken = self._takes(piece.file, np.array(offsets))
+        for lines in lines_of(piece, self.max_document_bytes):
+            taken = self._takes(piece.file, np.array([line.offset for line in lines], dtype=np.int64))
             reading.n_over_limit += int((~taken).sum())
             for row in np.flatnonzero(taken):
-                self._json_line(piece.file, offsets[row], lines[row], reading)
+                self._json_line(piece.file, lines[row], reading)
 
-    def _json_line(self, file: File, offset: int, line: bytes, reading: "Reading") -> None:
-        if len(line) > self.max_document_bytes:
-            reading.reject(file, offset, "too_long", self._too_long(len(line)))
+    def _json_line(self, file: File, line: Line, reading: "Reading") -> None:
+        if line.content is None or line.n_bytes > self.max_document_bytes:
+            found = f"found {line.n_bytes:,} bytes"
+            reading.reject(file, line.offset, "too_long", self._too_long(found))
             return
         try:
-            record = orjson.loads(line)
+            record = orjson.loads(line.content)
         except orjson.JSONDecodeError as error:
-            reason = "invalid_json" if _is_utf8(line) else "invalid_utf8"
-            reading.reject(file, offset, reason, f"{error}; the record begins {line[:80]!r}")
+            reason = "invalid_json" if _is_utf8(line.content) else "invalid_utf8"
+            reading.reject(file, line.offset, reason, f"{error}; the record begins {line.content[:80]!r}")
             return
-        reading.accept_record(file, offset, record)
+        reading.accept_record(file, line.offset, record)
 
     def _parquet(self, piece: Piece, reading: "Reading") -> None:
         with fsspec.open(piece.file.uri) as stream:
             parquet = pq.ParquetFile(stream)
             metadata = parquet.metadata
             first = sum(metadata.row_group(group).num_rows for group in range(piece.start))
-            table = parquet.read_row_groups(list(range(piece.start, piece.stop)))
+            table = _without_views(parquet.read_row_groups(list(range(piece.start, piece.stop))))
         positions = np.arange(first, first + len(table))
         taken = self._takes(piece.file, positions)
         reading.n_over_limit += int((~taken).sum())
@@ -115,22 +114,28 @@ class Reader:
         if not self._takes(piece.file, np.zeros(1, dtype=np.int64))[0]:
             reading.n_over_limit += 1
             return
-        if piece.file.n_bytes > self.max_document_bytes:
-            reading.reject(piece.file, 0, "too_long", self._too_long(piece.file.n_bytes))
-            return
+        blocks: list[bytes] = []
+        n_bytes = 0 if piece.file.codec else piece.file.n_bytes
         with open_stream(piece.file) as stream:
-            content = b"".join(iter(lambda: stream.read(BLOCK_BYTES), b""))
+            while n_bytes <= self.max_document_bytes and (block := stream.read(BLOCK_BYTES)):
+                blocks.append(block)
+                n_bytes = max(n_bytes, sum(map(len, blocks)))
+        if n_bytes > self.max_document_bytes:
+            found = f"found {n_bytes:,} bytes" + " or more" * bool(piece.file.codec)
+            reading.reject(piece.file, 0, "too_long", self._too_long(found))
+            return
+        content = b"".join(blocks)
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            found = content[error.start : error.start + 8]
-            reading.reject(piece.file, error.start, "invalid_utf8", f"{error.reason}, found {found!r}")
+            around = content[error.start : error.start + 8]
+            reading.reject(piece.file, error.start, "invalid_utf8", f"{error.reason}, found {around!r}")
             return
         reading.accept(f"{self.source.source}/{piece.file.relative}", {"text": text})
 
-    def _too_long(self, n_bytes: int) -> str:
+    def _too_long(self, found: str) -> str:
         allowed = f"reading.max_document_bytes is {self.max_document_bytes:,}"
-        return f"found {n_bytes:,} bytes, {allowed}; raise it to read this document"
+        return f"{found}, {allowed}; raise it to read this document"
 
 
 @dataclass
@@ -146,10 +151,11 @@ class Reading:
 
     def reject(self, file: File, offset: int, reason: str, detail: str) -> None:
         """Count a record that cannot be read."""
-        row = {"id": f"{self.source.source}/{file.relative}:{offset}", "source": self.source.source}
-        self._rejected.append(
-            row | {"reason": reason, "read.detail": f"{display(file.uri)}: byte {offset}: {detail}"}
-        )
+        self._reject(file, offset, reason, f"byte {offset}: {detail}")
+
+    def _reject(self, file: File, position: int, reason: str, detail: str) -> None:
+        row = {"id": f"{self.source.source}/{file.relative}:{position}", "source": self.source.source}
+        self._rejected.append(row | {"reason": reason, "read.detail": f"{display(file.uri)}: {detail}"})
 
     def accept_record(self, file: File, offset: int, record: Any) -> None:
         """Take a JSON value as a row, if it is one."""
@@ -174,33 +180,28 @@ class Reading:
     def accept_table(
         self, file: File, positions: np.ndarray, table: pa.Table, max_bytes: int, too_long: Any
     ) -> None:
-        """Take the rows of `table` whose text can be read."""
+        """Take the rows of `table` whose document columns can be read."""
         text_column = self.source.columns.get("text", "text")
         text = table[text_column].cast(pa.large_string()).combine_chunks()
+        table = set_columns(table, {text_column: text})
         n_bytes = pc.fill_null(pc.binary_length(text), 0).to_numpy(zero_copy_only=False)
-        good = text.is_valid().to_numpy(zero_copy_only=False) & (n_bytes <= max_bytes)
-        broken_utf8 = _invalid_utf8(text)
-        good &= ~broken_utf8
-        for row in np.flatnonzero(~good):
-            if broken_utf8[row]:
-                reason, detail = "invalid_utf8", f"column {text_column!r} is not UTF-8"
-            elif n_bytes[row] > max_bytes:
-                reason, detail = "too_long", too_long(int(n_bytes[row]))
-            else:
-                reason, detail = "no_text", f"column {text_column!r} is null"
-            self._rejected.append(
-                {
-                    "id": f"{self.source.source}/{file.relative}:{positions[row]}",
-                    "source": self.source.source,
-                    "reason": reason,
-                    "read.detail": f"{display(file.uri)}: row {positions[row]}: {detail}",
-                }
-            )
-        ids = pa.array(
-            [f"{self.source.source}/{file.relative}:{row}" for row in positions[good]], pa.string()
-        )
-        table = set_columns(table, {text_column: text}).filter(pa.array(good))
-        self._tables.append(_document_table(self.source, table, ids))
+        wrong: dict[int, tuple[str, str]] = {}
+        for row in np.flatnonzero(text.is_null().to_numpy(zero_copy_only=False)).tolist():
+            wrong[row] = ("no_text", f"column {text_column!r} is null")
+        for row in np.flatnonzero(n_bytes > max_bytes).tolist():
+            wrong[row] = ("too_long", too_long(f"found {n_bytes[row]:,} bytes"))
+        for column in mapped_columns(self.source).values():
+            if column in table.column_names:
+                for row in np.flatnonzero(_invalid_utf8(table[column])).tolist():
+                    wrong[row] = ("invalid_utf8", f"column {column!r} is not UTF-8")
+        for row in sorted(wrong):
+            reason, detail = wrong[row]
+            self._reject(file, positions[row], reason, f"row {positions[row]}: {detail}")
+        good = np.ones(len(table), dtype=bool)
+        good[list(wrong)] = False
+        ids = [f"{self.source.source}/{file.relative}:{row}" for row in positions[good]]
+        rows = table.filter(pa.array(good))
+        self._tables.append(_document_table(self.source, rows, pa.array(ids, pa.string())))
 
     @property
     def unreadable(self) -> pa.Table:
@@ -212,17 +213,29 @@ class Reading:
         tables = list(self._tables)
         if self._records or not tables:
             names = dict.fromkeys(name for record in self._records for name in record)
-            columns = {name: _column([record.get(name) for record in self._records]) for name in names}
+            of_document = set(mapped_columns(self.source).values())
+            columns = {
+                name: (_strings if name in of_document else _column)([row.get(name) for row in self._records])
+                for name in names
+            }
             tables.append(_document_table(self.source, pa.table(columns), pa.array(self._ids, pa.string())))
         return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
-def _document_table(source: Input, table: pa.Table, default_ids: pa.Array) -> pa.Table:
-    """`table` under the document's column names, with what the recipe says where the input is silent."""
-    n_rows = len(default_ids)
+def mapped_columns(source: Input) -> dict[str, str]:
+    """Document column -> the input's column that it is read from, where the input has it."""
     mapped = {"text": "text", "id": "id", "url": "url", "lang": "lang"} | source.columns
     if source.domain is None:
         mapped.setdefault("domain", "domain")
+    return mapped
+
+
+def _document_table(source: Input, table: pa.Table, default_ids: pa.Array) -> pa.Table:
+    """`table` under the document's column names, with what the recipe says where the input is silent."""
+    if ROW in table.column_names:
+        raise BrokenShardError(f"source {source.source!r}: the column name {ROW!r} is reserved; rename it")
+    n_rows = len(default_ids)
+    mapped = mapped_columns(source)
     defaults = {
         "id": default_ids,
         "source": pa.array([source.source] * n_rows, pa.string()),
@@ -234,61 +247,51 @@ def _document_table(source: Input, table: pa.Table, default_ids: pa.Array) -> pa
         values = pa.nulls(n_rows, kind)
         if held in table.column_names and name != "source":
             values = table[held].combine_chunks().cast(kind)
-        columns[name] = pc.coalesce(values, defaults[name]) if name in defaults else values
+        if name in defaults:
+            is_given = pc.not_equal(values, "")  # null of a null
+            values = pc.if_else(pc.fill_null(is_given, False), values, defaults[name])
+        columns[name] = values
     used = set(mapped.values()) | set(DOCUMENT_COLUMNS)
     rest = {name: table[name].combine_chunks() for name in table.column_names if name not in used}
     return pa.table(columns | rest)
 
 
+def _without_views(table: pa.Table) -> pa.Table:
+    """`table` with plain strings for string views, which Arrow can neither filter nor measure."""
+    views = [field.name for field in table.schema if field.type == pa.string_view()]
+    return set_columns(table, {name: table[name].cast(pa.large_string()) for name in views})
+
+
+def _strings(values: list[Any]) -> pa.Array:
+    """Strings of JSON values: strings as they are, others as their JSON text."""
+    return pa.array(
+        [
+            value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+            for value in values
+        ],
+        pa.large_string(),
+    )
+
+
 def _column(values: list[Any]) -> pa.Array:
     """An Arrow column of JSON values; values of no common type are kept as their JSON text."""
     try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array(
-            [None if value is None else orjson.dumps(value).decode() for value in values], pa.string()
-        )
+        column = pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return _strings_of_json(values)
+    return column if _fits_parquet(column.type) else _strings_of_json(values)
 
 
-def _line_blocks(piece: Piece) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Byte offsets and lines, without their ends, of all lines that start inside the piece and are not blank.
-
-    Offsets of a compressed file count its decompressed bytes.
-    """
-    with open_stream(piece.file) as stream:
-        stop = piece.stop if piece.file.codec is None else None
-        offset, open_line = 0, []
-        if piece.start:
-            # The line that crosses the edge belongs to the piece before.
-            stream.seek(piece.start - 1)
-            open_line = [_skip_line(stream)]
-            offset = stream.tell() - len(open_line[0])
-        while stop is None or offset < stop:
-            block = stream.read(BLOCK_BYTES)
-            if block and b"\n" not in block:
-                open_line.append(block)
-                continue
-            lines = b"".join([*open_line, block]).split(b"\n")
-            open_line = [lines.pop()] if block else []
-            offsets = list(itertools.accumulate((len(line) + 1 for line in lines), initial=offset))
-            offset = offsets[-1]
-            held = [
-                (start, line)
-                for start, line in zip(offsets, lines, strict=False)
-                if line.strip() and (stop is None or start < stop)
-            ]
-            yield [start for start, _ in held], [line for _, line in held]
-            if not block:
-                return
+def _strings_of_json(values: list[Any]) -> pa.Array:
+    texts = [None if value is None else orjson.dumps(value).decode() for value in values]
+    return pa.array(texts, pa.string())
 
 
-def _skip_line(stream: Any) -> bytes:
-    """Move behind the next line end, or to the end of the file; returns the bytes already read from there."""
-    while block := stream.read(1 << 16):
-        _, newline, rest = block.partition(b"\n")
-        if newline:
-            return bytes(rest)
-    return b""
+def _fits_parquet(kind: pa.DataType) -> bool:
+    """Parquet knows no struct without fields, which is what ``{}`` becomes."""
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_fits_parquet(field.type) for field in kind)
+    return _fits_parquet(kind.value_type) if pa.types.is_list(kind) else True
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -299,70 +302,15 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _invalid_utf8(text: pa.LargeStringArray) -> np.ndarray:
+def _invalid_utf8(column: pa.ChunkedArray) -> np.ndarray:
     """bool, (n_rows,): rows that are not UTF-8. Parquet files may hold such bytes in string columns."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if kind not in TEXT_TYPES:
+        return np.zeros(len(column), dtype=bool)
+    text = column.cast(pa.large_string())
     try:
         text.validate(full=True)
     except pa.ArrowInvalid:
-        return np.array(
-            [value is not None and not _is_utf8(value) for value in text.cast(pa.large_binary()).to_pylist()]
-        )
+        values = text.cast(pa.large_binary()).to_pylist()
+        return np.array([value is not None and not _is_utf8(value) for value in values], dtype=bool)
     return np.zeros(len(text), dtype=bool)
-
-
-def row_keys(seed: int, source: str, relative: str, positions: np.ndarray) -> np.ndarray:
-    """uint64, (n,): a hash of (seed, source, file, position) per row, the same however the file is cut.
-
-    Source: the finaliser of splitmix64 (Steele, Lea and Flood 2014) over a BLAKE2b key.
-    """
-    digest = hashlib.blake2b(f"{seed}\0{source}\0{relative}".encode(), digest_size=8).digest()
-    with np.errstate(over="ignore"):
-        key = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
-            int.from_bytes(digest, "little")
-        )
-        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return key ^ (key >> np.uint64(31))
-
-
-def key_limit(reader: Reader, shards: list[Shard]) -> int | None:
-    """The largest row key that the input's `max_rows` and `max_bytes` admit; None where there is no limit.
-
-    Rows are taken in the order of their keys until the next one would pass a limit, so a limit is a uniform
-    sample of rows without replacement, exact, and the same for any sharding. Costs one reading of the
-    input's row lengths.
-    """
-    source = reader.source
-    if source.max_rows is None and source.max_bytes is None:
-        return None
-    keys, sizes = [], []
-    for kind, piece in ((shard.format, piece) for shard in shards for piece in shard.pieces):
-        positions, n_bytes = _row_sizes(piece, kind, source)
-        keys.append(row_keys(reader.seed, source.source, piece.file.relative, positions))
-        sizes.append(n_bytes)
-    key, size = np.concatenate(keys), np.concatenate(sizes)
-    order = np.argsort(key, kind="stable")
-    n_taken = len(order) if source.max_rows is None else min(source.max_rows, len(order))
-    if source.max_bytes is not None:
-        n_taken = min(n_taken, int(np.searchsorted(np.cumsum(size[order]), source.max_bytes, side="right")))
-    return int(key[order[n_taken - 1]]) if n_taken else -1
-
-
-def _flat(blocks: Iterable[list[int]]) -> np.ndarray:
-    return np.fromiter(itertools.chain.from_iterable(blocks), dtype=np.int64)
-
-
-def _row_sizes(piece: Piece, kind: str, source: Input) -> tuple[np.ndarray, np.ndarray]:
-    """(positions, stored bytes), int64, (n_rows,) each."""
-    if kind == "text":
-        return np.zeros(1, dtype=np.int64), np.array([piece.file.n_bytes], dtype=np.int64)
-    if kind == "jsonl":
-        blocks = [(offsets, [len(line) for line in lines]) for offsets, lines in _line_blocks(piece)]
-        return _flat(offsets for offsets, _ in blocks), _flat(n_bytes for _, n_bytes in blocks)
-    with fsspec.open(piece.file.uri) as stream:
-        parquet = pq.ParquetFile(stream)
-        first = sum(parquet.metadata.row_group(group).num_rows for group in range(piece.start))
-        column = source.columns.get("text", "text")
-        groups = parquet.read_row_groups(list(range(piece.start, piece.stop)), columns=[column])
-    n_bytes = pc.fill_null(pc.binary_length(groups[column]), 0).to_numpy()
-    return np.arange(first, first + len(n_bytes)), n_bytes.astype(np.int64)

@@ -1,0 +1,97 @@
+"""Tiny corpora made in code: several domains of words, with near-duplicates, repeats and fragments."""
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GLUE = "the of and to a in that it is was for with as on be at by this"
+WORDS = {
+    "cellar": "cask vat wine grape cellar master blend spring taste press barrel cork vintage slope",
+    "sea": "ship harbour tide sail rope anchor captain storm wave mast gull crew cargo chart reef",
+    "code": "function return value list index error module import class loop string buffer array",
+}
+CURATE = """\
+curate:
+  - gopher_quality: {min_words: 20}
+  - exact_dedup
+  - minhash_dedup
+  - pii
+"""
+TINY = (
+    "n_layers: 1, d_model: 8, n_heads: 1, d_ff: 16, sequence_length: 16, batch_size: 4, n_tokens: 1024, "
+    "validation_tokens: 256"
+)
+TRAINING = f"""\
+mix:
+  n_proxies: 4
+  group_size: 2
+  max_epochs: 8
+  proxy: {{{TINY}}}
+train: {{{TINY}, n_evaluations: 2}}
+"""
+
+
+def document(random_: random.Random, domain: str, n_words: int) -> str:
+    """Sentences of a domain's words among function words."""
+    own = WORDS[domain].split()
+    words = [random_.choice(own if random_.random() < 0.5 else GLUE.split()) for _ in range(n_words)]
+    sentences = [" ".join(words[i : i + 11]).capitalize() + "." for i in range(0, n_words, 11)]
+    return " ".join(sentences)
+
+
+def documents(domain: str, n_docs: int, seed: int = 0) -> list[str]:
+    """`n_docs` documents, then near-duplicates of some, repeats of some, and fragments of two words."""
+    random_ = random.Random(f"{domain}{seed}")
+    texts = [document(random_, domain, random_.randrange(40, 160)) for _ in range(n_docs)]
+    near = [text + " One more sentence." for text in texts[: n_docs // 8]]
+    contact = ["Write to master@cellar-of-wine.com. " + document(random_, domain, 50)]
+    return [*texts, *near, *contact, *texts[: n_docs // 16], *["too short"] * 3]
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """One JSON object a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def write_corpus(folder: Path, n_docs: int = 60) -> Path:
+    """A recipe over three domains of JSONL, in several shards each."""
+    inputs = []
+    for domain in WORDS:
+        write_jsonl(folder / f"{domain}.jsonl", [{"text": text} for text in documents(domain, n_docs)])
+        inputs.append(f"  - {{source: {domain}, path: {domain}.jsonl}}\n")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text("inputs:\n" + "".join(inputs) + "reading: {shard_bytes: 20kB}\n" + CURATE, "utf-8")
+    return recipe
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """A recipe of inputs and curation over a tiny corpus, in a folder of its own."""
+    return write_corpus(tmp_path / "data")
+
+
+@pytest.fixture
+def recipe_of(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a recipe: lines of YAML for one input called `web`, and whatever stands below it."""
+
+    def recipe_of(input_keys: str = "path: web.jsonl", rest: str = "") -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(f"inputs:\n  - {{source: web, {input_keys}}}\n{rest}", "utf-8")
+        return path
+
+    return recipe_of
+
+
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    """What a run leaves that must not depend on how it went: everything but locks, clocks and notes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("run.lock", "timings.jsonl", "report.html")
+    }
