@@ -214,7 +214,8 @@ def compile_manifest(stage: Stage, tasks: Sequence[ShardTask], broken: dict[int,
         if (n_kept, n_left) != (accounting.rows_kept, n_expected):
             raise AccountingError(
                 f"{task.part}: the footer says {accounting.rows_kept} kept and {n_expected} dropped or "
-                f"unreadable rows, the files hold {n_kept} and {n_left}; remove the stage's folder and run again"
+                f"unreadable rows, the files hold {n_kept} and {n_left}; "
+                "remove the stage's folder and run again"
             )
         total += accounting
     return {
