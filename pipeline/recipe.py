@@ -40,6 +40,7 @@ BYTES_IN = {"B": 1} | {
     for power, prefix in enumerate("KMGT", start=1)
     for unit, base in (("B", 1000), ("iB", 1024))
 }
+SECTIONS = ("reading", "tokenize", "mix", "train", "engine")
 DocumentColumn = Literal["text", "id", "url", "lang", "domain"]
 
 
@@ -372,7 +373,7 @@ def load_recipe(
     try:
         # A section's bare key asks for its defaults.
         sections: dict[str, Any] = {
-            key: {} for key in ("tokenize", "mix", "train") if key in value and value[key] is None
+            key: {} for key in SECTIONS if key in value and value[key] is None
         }
         named = json.dumps({"name": path.stem, **value, **sections})
         recipe = Recipe.model_validate_json(named, strict=True, context=context)

@@ -12,7 +12,7 @@ import pytest
 from cuvee.operators.registry import operators
 from cuvee.pipeline.errors import UsageError, UserError
 from cuvee.pipeline.installation import BUDGET_BYTES
-from cuvee.pipeline.recipe import LoadedRecipe, Mix, Proxy, Recipe, RecipeError, Tokenize, Train, load_recipe
+from cuvee.pipeline.recipe import LoadedRecipe, Mix, Proxy, Reading, Recipe, RecipeError, Tokenize, Train, load_recipe
 from cuvee.pipeline.schema import recipe_schema
 
 MINIMAL = "inputs:\n  - {source: wiki, path: wiki.jsonl}\n"
@@ -81,7 +81,8 @@ def test_a_minimal_recipe_takes_every_default(load: Load) -> None:
 
 
 def test_a_sections_bare_key_takes_its_defaults(load: Load) -> None:
-    recipe = load(MINIMAL + "tokenize:\nmix: {proxy: {n_layers: 3}}\ntrain:\n").recipe
+    recipe = load(MINIMAL + "reading:\ntokenize:\nmix: {proxy: {n_layers: 3}}\ntrain:\n").recipe
+    assert recipe.reading == Reading()
     assert recipe.tokenize == Tokenize()
     assert recipe.mix == Mix(proxy=Proxy(n_layers=3))
     assert recipe.train == Train()
@@ -159,7 +160,7 @@ def test_an_error_shows_the_line_and_the_near_match(load: Load) -> None:
         ("reading: {shard_bytes: 64 megs}", "found '64 megs'; a size is a number of bytes, or a number with"),
         ("reading: {shard_bytes: 0MB}", "reading.shard_bytes: found .*0.*; it must be at least 1"),
         ("reading: [1]", "reading: found a list; a mapping is needed"),
-        ("reading:", "reading: found nothing; leave the key out to take the defaults"),
+        ("mix: {proxy: }\ntokenize:", "proxy: found nothing; leave the key out to take the defaults"),
         ("name: no", "name: found no, which YAML reads as false; text is needed: write 'no', in quotes"),
         ("name: 2024", "name: found the number 2024; text is needed: write '2024', in quotes"),
         ("name: a/b", "name: found the text 'a/b'; it must match"),
