@@ -12,7 +12,17 @@ import pytest
 from cuvee.operators.registry import operators
 from cuvee.pipeline.errors import UsageError, UserError
 from cuvee.pipeline.installation import BUDGET_BYTES
-from cuvee.pipeline.recipe import LoadedRecipe, Mix, Proxy, Reading, Recipe, RecipeError, Tokenize, Train, load_recipe
+from cuvee.pipeline.recipe import (
+    LoadedRecipe,
+    Mix,
+    Proxy,
+    Reading,
+    Recipe,
+    RecipeError,
+    Tokenize,
+    Train,
+    load_recipe,
+)
 from cuvee.pipeline.schema import recipe_schema
 
 MINIMAL = "inputs:\n  - {source: wiki, path: wiki.jsonl}\n"
