@@ -15,7 +15,7 @@ from .errors import InputError
 from .plan import Plan, Stage
 from .progress import RunProgress
 from .recipe import Recipe
-from .run_directory import read_json, write_json
+from .run_directory import explained, read_json, write_json
 from .shard_work import (
     Accounting,
     AccountingError,
@@ -62,23 +62,46 @@ class Curation:
             AccountingError: rows got lost.
             EnvironmentFailure: the disk is full or cannot be written.
         """
-        manifests = []
+        manifests: list[dict[str, Any]] = []
         for stage in self.plan.stages:
             manifests.append(self.run_stage(stage))
+            self.judge_passage(manifests)
             if stage.fit is not None and not self.state(stage).exists():
                 self.fit(stage, stage.fit)
         return manifests
 
     def run_stage(self, stage: Stage) -> dict[str, Any]:
-        """Do the stage's missing shards and compile its manifest."""
+        """Do the stage's missing shards and compile its manifest, or hold it to the one that there is."""
         tasks = self.tasks(stage)
         manifest = self.folder(stage) / MANIFEST
-        missing = [task for task in tasks if not task.part.exists()]
-        if manifest.exists():
-            return self.completed(manifest, tasks)
+        known = read_json(manifest) if manifest.exists() else None
+        broken = {int(part[5:]): error for part, error in known["quarantined"].items()} if known else {}
+        missing = [task for task in tasks if task.index not in broken and not self.is_done(stage, task)]
+        if missing or known is None:
+            broken |= self.do(stage, missing, len(tasks))
+        self.judge_broken(tasks, broken)
+        compiled = compile_manifest(stage, [task for task in tasks if task.index not in broken], broken)
+        if known is not None and compiled != known:
+            raise AccountingError(
+                f"{self.folder(stage)}: the parts hold {compiled['accounting']['rows_kept']} rows of "
+                f"{compiled['accounting']['rows_in']}, {MANIFEST} says {known['accounting']['rows_kept']} of "
+                f"{known['accounting']['rows_in']}; remove the folder and run again"
+            )
+        self.judge_rows(stage, compiled, tasks)
+        if known is None:
+            write_json(manifest, compiled)
+        return compiled
+
+    def is_done(self, stage: Stage, task: ShardTask) -> bool:
+        """Whether the shard's part is there, and what its stage's fit still needs of it."""
+        needs_partial = stage.fit is not None and not self.state(stage).exists()
+        return task.part.exists() and (not needs_partial or task.partial.exists())
+
+    def do(self, stage: Stage, missing: Sequence[ShardTask], n_tasks: int) -> dict[int, str]:
+        """Do shards; returns why those are broken that are."""
         broken: dict[int, str] = {}
         title = f"{stage.index:02d} {stage.name}"
-        with self.progress.stage(title, len(tasks), len(tasks) - len(missing)) as bar:
+        with self.progress.stage(title, n_tasks, n_tasks - len(missing)) as bar:
 
             def on_result(result: ShardResult) -> None:
                 if result.broken is not None:
@@ -91,20 +114,10 @@ class Curation:
             task.quarantine.unlink(missing_ok=True)
             if task.index in broken:
                 write_json(task.quarantine, {"shard": str(task.shard), "error": broken[task.index]})
-        self.judge_broken(tasks, broken)
-        compiled = compile_manifest(stage, [task for task in tasks if task.index not in broken], broken)
-        self.judge_rows(stage, compiled, tasks)
-        write_json(manifest, compiled)
-        return compiled
-
-    def completed(self, manifest: Path, tasks: Sequence[ShardTask]) -> dict[str, Any]:
-        """The manifest of a stage that an earlier run completed, with or without broken shards."""
-        compiled: dict[str, Any] = read_json(manifest)
-        self.judge_broken(tasks, {int(part[5:]): error for part, error in compiled["quarantined"].items()})
-        return compiled
+        return broken
 
     def tasks(self, stage: Stage) -> list[ShardTask]:
-        """One task for each shard that the stage before has a part of."""
+        """One task for each shard that is not in quarantine."""
         folder = self.folder(stage)
         if stage.index == 0:
             return [
@@ -118,12 +131,12 @@ class Curation:
         return [
             ShardTask(upstream.index, stage.operators, stage.fit, folder, state, upstream.part)
             for upstream in self.tasks(before)
-            if upstream.part.exists()
+            if not upstream.quarantine.exists()
         ]
 
     def fit(self, stage: Stage, fit: Fit) -> None:
         """Reduce the partials of the stage's shards to the state of its fit."""
-        partials = [task.partial for task in self.tasks(stage) if task.part.exists()]
+        partials = [task.partial for task in self.tasks(stage) if not task.quarantine.exists()]
         with self.progress.stage(f"   {fit.name}: merge", 1, unit="observations") as bar:
             state = reduce_fit(self.engine, fit, partials)
             write_arrow(self.state(stage), state)
@@ -134,8 +147,19 @@ class Curation:
         line = {"stage": stage, "shard": result.index, "cpu_seconds": result.cpu_seconds}
         if result.accounting is not None:
             line |= {"rows_in": result.accounting.rows_in, "bytes_in": result.accounting.bytes_in}
-        with (self.run_dir / TIMINGS).open("a", encoding="utf-8") as stream:
+        with explained(self.run_dir), (self.run_dir / TIMINGS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
+
+    def judge_passage(self, manifests: Sequence[dict[str, Any]]) -> None:
+        """Hold the last two stages to each other: what one keeps, the next one reads."""
+        if len(manifests) > 1:
+            before, after = manifests[-2:]
+            n_kept, n_read = before["accounting"]["rows_kept"], after["accounting"]["rows_in"]
+            if n_kept != n_read:
+                raise AccountingError(
+                    f"stage {after['stage']} read {n_read} rows, the stage before it kept {n_kept}; "
+                    f"remove {self.folder(self.plan.stages[len(manifests) - 1])} and run again"
+                )
 
     def judge_broken(self, tasks: Sequence[ShardTask], broken: dict[int, str]) -> None:
         """Stop at broken shards, unless the recipe says to go on without them."""

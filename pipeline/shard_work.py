@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..operators.base import ROW, Filter, Fit, FitFilter, FitMap, Map, Operator, set_columns
 from .listing import Shard
-from .reading import BrokenShardError, Reader, Reading
+from .reading import DOCUMENT_COLUMNS, BrokenShardError, Reader, Reading
 from .run_directory import written_whole
 
 ACCOUNTING = b"cuvee.accounting"
@@ -176,7 +176,7 @@ def run_shard(task: ShardTask) -> ShardResult:
 
 def _read(task: ShardTask) -> tuple[pa.Table, Reading | None]:
     if task.upstream is not None:
-        return pq.read_table(task.upstream, memory_map=True).replace_schema_metadata(None), None
+        return read_part(task.upstream), None
     assert task.reader is not None
     assert task.shard is not None
     reading = task.reader.read(task.shard)
@@ -187,30 +187,58 @@ def apply(operator: Operator, table: pa.Table, state: pa.Table | None) -> tuple[
     """(kept rows, dropped rows or None): one operator over one table.
 
     Raises:
-        AccountingError: the operator changed the rows' number or order, or wrote columns it did not declare.
+        AccountingError: the operator changed the rows' number or order, or other columns than it declares.
     """
     if isinstance(operator, Map | FitMap):
         mapped = operator.apply(table) if isinstance(operator, Map) else operator.apply(table, state)
-        if not mapped["id"].equals(table["id"]):
-            raise AccountingError(
-                f"operator {operator.name!r} is a map and must keep every row in order: "
-                f"{table.num_rows} rows went in, {mapped.num_rows} came out"
-            )
+        check_mapped(operator, table, mapped)
         return mapped, None
     assert isinstance(operator, Filter | FitFilter)
     scores = operator.scores(table) if isinstance(operator, Filter) else operator.scores(table, state)
     if set(scores) != set(operator.writes) or any(len(score) != len(table) for score in scores.values()):
         raise AccountingError(
-            f"operator {operator.name!r} must give {', '.join(operator.writes)} for {len(table)} rows; it "
-            "gave " + ", ".join(f"{name} ({len(score)})" for name, score in scores.items())
+            f"operator {operator.name!r} must give {', '.join(operator.writes)} for {len(table)} rows; "
+            "it gave " + ", ".join(f"{name} ({len(score)})" for name, score in scores.items())
         )
     table = set_columns(table, dict(scores))
     reasons = operator.reasons(scores)
+    if len(reasons) != len(table):
+        raise AccountingError(
+            f"operator {operator.name!r} must decide about {len(table)} rows; it decided about {len(reasons)}"
+        )
     keep = reasons.is_null()
     dropped = table.filter(pc.invert(keep))
     by = pa.array([operator.name] * len(dropped), pa.string())
     reason = reasons.filter(reasons.is_valid()).cast(pa.string())
     return table.filter(keep), set_columns(dropped, {"dropped_by": by, "reason": reason})
+
+
+def check_mapped(operator: Operator, table: pa.Table, mapped: pa.Table) -> None:
+    """Hold what a map made of `table` to what a map may do.
+
+    Raises:
+        AccountingError: rows went missing, appeared or moved, or columns changed that it does not declare.
+    """
+    must = f"operator {operator.name!r} must keep every row in order"
+    if len(mapped) != len(table):
+        raise AccountingError(f"{must}: {len(table)} rows went in, {len(mapped)} came out")
+    for name in table.column_names:
+        if name not in mapped.column_names:
+            raise AccountingError(f"operator {operator.name!r} removed the column {name!r}")
+    moved = np.flatnonzero(mapped[ROW].to_numpy() != table[ROW].to_numpy())
+    if len(moved):
+        raise AccountingError(f"{must}: row {table['id'][int(moved[0])]} is not where it was")
+    for name in mapped.column_names:
+        if name not in operator.writes and name not in table.column_names:
+            raise AccountingError(f"operator {operator.name!r} writes {name!r}, which its writes do not name")
+    for name in operator.writes:
+        if name not in mapped.column_names:
+            raise AccountingError(f"operator {operator.name!r} did not write {name!r}, which its writes name")
+    for name in DOCUMENT_COLUMNS:
+        if name not in operator.writes and not mapped[name].equals(table[name]):
+            raise AccountingError(
+                f"operator {operator.name!r} changed the column {name!r}, which its writes do not name"
+            )
 
 
 def number_rows(table: pa.Table, shard_index: int) -> pa.Table:
@@ -246,14 +274,53 @@ def write_part(path: Path, table: pa.Table, accounting: Accounting) -> None:
     dictionary = [name for name in DICTIONARY_COLUMNS if name in table.column_names]
     with written_whole(path) as temporary:
         pq.write_table(
-            table, temporary, compression="zstd", use_dictionary=dictionary, row_group_size=1 << 16
+            table,
+            temporary,
+            compression="zstd",
+            use_dictionary=dictionary,
+            row_group_size=1 << 16,
+            write_page_checksum=True,
         )
 
 
+def read_part(path: Path) -> pa.Table:
+    """The rows of a part, each page held to its checksum.
+
+    Raises:
+        AccountingError: the part is not what was written.
+    """
+    try:
+        table = pq.read_table(path, memory_map=True, page_checksum_verification=True)
+        accounting, _ = read_accounting(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _changed(path, error) from error
+    if len(table) != accounting.rows_kept:
+        raise AccountingError(
+            f"{path}: the footer says {accounting.rows_kept} rows, the file holds {len(table)}; "
+            "remove it and run again"
+        )
+    return table.replace_schema_metadata(None)
+
+
+def _changed(path: Path, error: Exception) -> AccountingError:
+    found = str(error).partition("\n")[0].rstrip(".")
+    return AccountingError(f"{path}: the file is not what was written: {found}; remove it and run again")
+
+
 def read_accounting(path: Path) -> tuple[Accounting, int]:
-    """(accounting, number of rows in the file) from a part's footer, without reading its rows."""
-    metadata = pq.read_metadata(path)
-    return Accounting(**json.loads(metadata.metadata[ACCOUNTING])), metadata.num_rows
+    """(accounting, number of rows in the file) from a part's footer, without reading its rows.
+
+    Raises:
+        AccountingError: the file is no part, or no longer.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _changed(path, error) from error
+    footer = (metadata.metadata or {}).get(ACCOUNTING)
+    if footer is None:
+        raise AccountingError(f"{path}: not a part of a run, its footer holds no accounting; remove it")
+    return Accounting(**json.loads(footer)), metadata.num_rows
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:
