@@ -5,17 +5,21 @@
 """
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from .errors import EnvironmentFailure
 from .shard_work import read_arrow
 
 T = TypeVar("T")
@@ -68,12 +72,14 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Threads of this process."""
+    """Threads of this process, and processes for isolated work, which stay for the next such work."""
 
     name = "local"
 
     def __init__(self, n_workers: int | None = None) -> None:
         self.n_workers = n_workers or os.cpu_count() or 1
+        self._processes: ProcessPoolExecutor | None = None
+        self._other_children: list[BaseProcess] = []
 
     def map_shards(
         self,
@@ -84,20 +90,36 @@ class LocalEngine:
         isolated: bool = False,
     ) -> None:
         """See `Engine.map_shards`."""
-        n_workers = max(1, min(self.n_workers, len(tasks)))
-        executor: Executor
-        if isolated:
-            executor = ProcessPoolExecutor(n_workers, get_context("spawn"), _end_with_parent, (os.getpid(),))
-        else:
-            executor = ThreadPoolExecutor(n_workers)
-        with executor:
-            futures = [executor.submit(function, task) for task in tasks]
-            try:
-                for future in as_completed(futures):
-                    on_result(future.result())
-            except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)
-                raise
+        if not isolated:
+            with ThreadPoolExecutor(self.n_workers) as threads:
+                _map(threads, function, tasks, on_result)
+            return
+        try:
+            _map(self._pool(), function, tasks, on_result)
+        except BrokenProcessPool as error:
+            self._kill()
+            raise EnvironmentFailure(
+                "a worker process was ended from outside, as the kernel does when memory runs out; give the "
+                "run more memory or fewer workers (--workers), and run the same command again"
+            ) from error
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+
+    def _pool(self) -> ProcessPoolExecutor:
+        if self._processes is None:
+            self._other_children = active_children()
+            self._processes = ProcessPoolExecutor(
+                self.n_workers, get_context("spawn"), _begin_worker, (os.getpid(),)
+            )
+        return self._processes
+
+    def _kill(self) -> None:
+        """End the worker processes without waiting: what they write is whole or absent."""
+        for process in active_children():
+            if process not in self._other_children:
+                process.kill()
+        self.close()
 
     def reduce(self, partials: Sequence[pa.Table], merge: Merge) -> pa.Table:
         """See `Engine.reduce`."""
@@ -122,7 +144,23 @@ class LocalEngine:
             return list(executor.map(partition, range(n_partitions)))
 
     def close(self) -> None:
-        """Nothing outlives a call."""
+        """See `Engine.close`."""
+        if self._processes is not None:
+            self._processes.shutdown(cancel_futures=True)
+            self._processes = None
+
+
+def _map(
+    executor: Executor, function: Callable[[T], R], tasks: Sequence[T], on_result: Callable[[R], None]
+) -> None:
+    futures = [executor.submit(function, task) for task in tasks]
+    try:
+        for future in as_completed(futures):
+            on_result(future.result())
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
 
 
 def n_exchange_partitions(n_bytes: int, n_workers: int) -> int:
@@ -136,11 +174,12 @@ def rows_of(table: pa.Table, key: str, partition: int, n_partitions: int) -> pa.
     return table.filter(pa.array(keys % np.uint64(n_partitions) == partition))
 
 
-def _end_with_parent(parent: int) -> None:
-    """In a worker process: exit when the parent is gone, however it went.
+def _begin_worker(parent: int) -> None:
+    """In a worker process: leave Ctrl-C to the parent, and exit when the parent is gone, however it went.
 
     The queue's pipe would not tell, since the sibling processes hold its other end too.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

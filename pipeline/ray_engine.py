@@ -4,7 +4,9 @@ Paths are shared: every node must see the inputs and the run directory under the
 """
 
 import logging
+import os
 import pickle
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from . import engines
 from .engines import MERGE_WIDTH, Merge, n_exchange_partitions
 from .errors import UsageError
 from .shard_work import read_arrow
@@ -41,6 +44,7 @@ class RayEngine:
             raise UsageError(
                 "engine.kind is ray, but Ray is not installed: pip install 'cuvee[ray]'"
             ) from error
+        address = address or os.environ.get("RAY_ADDRESS")  # a submitted job's own cluster
         self._owns_cluster = not ray.is_initialized()
         if self._owns_cluster:
             here: dict[str, Any] = {} if address else {"num_cpus": n_workers, "include_dashboard": False}
@@ -83,8 +87,12 @@ class RayEngine:
     def exchange(
         self, paths: Sequence[Path], key: str, combine: Callable[[pa.Table], pa.Table]
     ) -> list[pa.Table]:
-        """See `Engine.exchange`: Ray Data's shuffle, grouped by partition."""
-        n_partitions = n_exchange_partitions(sum(path.stat().st_size for path in paths), self.n_workers)
+        """See `Engine.exchange`: Ray Data's shuffle, or one task where all fits into one partition."""
+        n_bytes = sum(path.stat().st_size for path in paths)
+        if n_bytes <= engines.EXCHANGE_BYTES:
+            whole = self._ray.remote(lambda: combine(pa.concat_tables(map(read_arrow, paths))))
+            return [self._ray.get(whole.remote())]
+        n_partitions = n_exchange_partitions(n_bytes, self.n_workers)
 
         def tagged(batch: dict[str, Any]) -> pa.Table:
             table = pa.concat_tables([read_arrow(Path(path)) for path in batch["path"]])
@@ -97,8 +105,12 @@ class RayEngine:
         rows = self._ray.data.from_items(
             [{"path": str(path)} for path in paths], override_num_blocks=len(paths)
         ).map_batches(tagged, batch_size=1)
-        groups = rows.groupby(PARTITION).map_groups(combined, batch_format="pyarrow")
-        return [table for table in self._ray.get(groups.to_arrow_refs()) if table.num_columns]
+        # Unless told, Ray Data makes 200 partitions and an aggregating process for each CPU.
+        groups = rows.groupby(PARTITION, num_partitions=n_partitions).map_groups(
+            combined, batch_format="pyarrow"
+        )
+        tables = [table for table in self._ray.get(groups.to_arrow_refs()) if table.num_columns]
+        return tables or [combine(read_arrow(paths[0]).slice(0, 0))]  # of no rows Ray makes no groups
 
     def close(self) -> None:
         """Stop the cluster if this engine started it."""
@@ -107,10 +119,15 @@ class RayEngine:
 
 
 class _Raised:
-    """An exception on its way to the driver as itself, not wrapped in Ray's."""
+    """An exception on its way to the driver as itself, with where it was raised as a note."""
 
     def __init__(self, error: Exception) -> None:
-        self.error = error
+        raised_at = "".join(traceback.format_exception(error))
+        try:
+            self.error: Exception = pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001 - one that cannot travel goes by its name and message
+            self.error = RuntimeError(f"{type(error).__name__}: {error}")
+        self.error.add_note(f"On a Ray worker:\n{raised_at}")
 
 
 class _Call:

@@ -7,6 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from cuvee.operators.base import Fit, Operator
+from cuvee.pipeline.curation import Curation
+from cuvee.pipeline.engines import Engine
+from cuvee.pipeline.listing import list_files, list_shards
+from cuvee.pipeline.plan import Plan, group_stages
+from cuvee.pipeline.progress import RunProgress
+from cuvee.pipeline.reading import Reader
+from cuvee.pipeline.recipe import Input, Recipe
 
 GLUE = "the of and to a in that it is was for with as on be at by this"
 WORDS = {
@@ -68,6 +78,30 @@ def write_corpus(folder: Path, n_docs: int = 60) -> Path:
     recipe = folder / "tiny.yaml"
     recipe.write_text("inputs:\n" + "".join(inputs) + "reading: {shard_bytes: 20kB}\n" + CURATE, "utf-8")
     return recipe
+
+
+def curation_of(
+    folder: Path,
+    operators: Sequence[Operator],
+    engine: Engine,
+    *,
+    last_fit: Fit | None = None,
+    texts: Sequence[str] | None = None,
+    run: str = "run",
+) -> Curation:
+    """The stages of `operators` over two domains, or over `texts`, in several shards."""
+    for domain in ("sea", "code") if texts is None else ("given",):
+        path = folder / f"{domain}.jsonl"
+        if not path.exists():
+            write_jsonl(path, [{"text": text} for text in texts or documents(domain, 30)])
+    source = Input(source="web", path=(str(folder / "*.jsonl"),))
+    files = list_files(source, "r.yaml:1")
+    shard_bytes = max(file.n_bytes for file in files) // 3
+    shards = list_shards(0, source, files, shard_bytes, "r.yaml:1")
+    stages = group_stages(operators, last_fit, "inputs")
+    plan = Plan((Reader(source, 10**6),), (tuple(files),), tuple(shards), stages)
+    recipe = Recipe(name="r", inputs=(source,))
+    return Curation(plan, recipe, folder / run, engine, RunProgress(Console(quiet=True)))
 
 
 @pytest.fixture

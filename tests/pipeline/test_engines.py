@@ -1,0 +1,199 @@
+"""One suite over both engines: what they promise, and that their bytes are the same."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cuvee.operators.base import ROW, Operator
+from cuvee.operators.exact_dedup import ExactDedup
+from cuvee.operators.gopher_quality import GopherQuality
+from cuvee.operators.minhash_dedup import MinHashDedup
+from cuvee.operators.pii import Pii
+from cuvee.operators.tokenize import Tokenize
+from cuvee.pipeline import engines
+from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions, rows_of
+from cuvee.pipeline.errors import EnvironmentFailure, InputError
+from cuvee.pipeline.ray_engine import RayEngine
+from cuvee.pipeline.shard_work import write_arrow
+
+from .conftest import curation_of, file_bytes
+
+OPERATORS: list[Operator] = [GopherQuality(min_words=20), ExactDedup(keep="longest"), MinHashDedup(), Pii()]
+
+
+@pytest.fixture(scope="session")
+def ray_engine() -> Iterator[Engine]:
+    pytest.importorskip("ray")
+    engine = RayEngine(2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(params=["one worker", "three workers", pytest.param("ray", marks=pytest.mark.ray)])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    if request.param == "ray":
+        yield request.getfixturevalue("ray_engine")
+        return
+    local = LocalEngine(1 if request.param == "one worker" else 3)
+    yield local
+    local.close()
+
+
+def test_every_task_has_one_result(engine: Engine) -> None:
+    results: list[int] = []
+    engine.map_shards(lambda x: x * x, range(20), results.append)
+    assert sorted(results) == [x * x for x in range(20)]
+
+
+def test_no_tasks_are_no_work(engine: Engine) -> None:
+    engine.map_shards(lambda x: x, [], pytest.fail)
+    engine.map_shards(lambda x: x, [], pytest.fail, isolated=True)
+
+
+def test_isolated_tasks_run_in_other_processes(engine: Engine) -> None:
+    results: list[int] = []
+    engine.map_shards(eval, ["__import__('os').getpid()"] * 3, results.append, isolated=True)
+    assert len(results) == 3
+    assert os.getpid() not in results
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_an_error_arrives_as_itself_and_tells_where_it_was_raised(engine: Engine, isolated: bool) -> None:
+    with pytest.raises(ValueError, match=r"math domain error|nonnegative") as caught:
+        engine.map_shards(math.sqrt, [-1.0], pytest.fail, isolated=isolated)
+    if engine.name == "ray":
+        assert "ray_engine.py" in "".join(caught.value.__notes__)
+
+
+def test_an_error_of_ours_keeps_its_exit_code(engine: Engine) -> None:
+    def refuse(task: int) -> None:
+        raise InputError("a.jsonl: broken", exit_code=7)
+
+    with pytest.raises(InputError, match="broken") as caught:
+        engine.map_shards(refuse, [1], pytest.fail)
+    assert caught.value.exit_code == 7
+
+
+def test_an_error_that_cannot_travel_arrives_by_name(engine: Engine) -> None:
+    class Stubborn(Exception):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one} and {two}")
+
+    def refuse(task: int) -> None:
+        raise Stubborn(1, 2)
+
+    with pytest.raises(Exception, match="1 and 2"):
+        engine.map_shards(refuse, [1], pytest.fail)
+
+
+def test_after_an_error_the_engine_works_on(engine: Engine) -> None:
+    for isolated in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            engine.map_shards(eval, ["1 / 0", "1", "1"], lambda _: None, isolated=isolated)
+        results: list[int] = []
+        engine.map_shards(eval, ["1", "2"], results.append, isolated=isolated)
+        assert sorted(results) == [1, 2]
+
+
+def test_an_error_in_the_callers_function_ends_the_work(engine: Engine) -> None:
+    def on_result(result: int) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        engine.map_shards(lambda x: x, [1, 2, 3], on_result)
+
+
+def test_a_worker_process_that_is_ended_from_outside_is_told_as_such() -> None:
+    engine = LocalEngine(1)
+    with pytest.raises(EnvironmentFailure, match=r"a worker process was ended from outside, .* memory"):
+        engine.map_shards(os._exit, [9], pytest.fail, isolated=True)
+    results: list[int] = []
+    engine.map_shards(eval, ["7"], results.append, isolated=True)
+    assert results == [7]
+    engine.close()
+
+
+@pytest.mark.parametrize("n_partials", [1, 2, 8, 9, 70])
+def test_reduce_merges_all_partials(engine: Engine, n_partials: int) -> None:
+    def merge(partials: list[pa.Table]) -> pa.Table:
+        return pa.table({"sum": [sum(table["sum"].to_numpy().sum() for table in partials)]})
+
+    partials = [pa.table({"sum": [i]}) for i in range(n_partials)]
+    assert engine.reduce(partials, merge)["sum"].to_pylist() == [n_partials * (n_partials - 1) // 2]
+
+
+def _observations(folder: Path, n_files: int, n_keys: int) -> list[Path]:
+    random, paths = np.random.default_rng(0), []
+    for i in range(n_files):
+        n_rows = 300 if n_keys else 0
+        columns = {
+            "key": pa.array(random.integers(0, max(1, n_keys), n_rows), pa.uint64()),
+            "check": pa.array(np.zeros(n_rows), pa.uint64()),
+            ROW: pa.array(np.arange(n_rows) + i * 300, pa.int64()),
+        }
+        paths.append(folder / f"part-{i}.arrow")
+        write_arrow(paths[-1], pa.table(columns))
+    return paths
+
+
+@pytest.mark.parametrize("n_keys", [0, 5, 2000])
+def test_any_number_of_partitions_gives_the_same_state(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_keys: int
+) -> None:
+    operator = ExactDedup()
+    paths = _observations(tmp_path, 4, n_keys)
+    whole = pa.concat_tables([pa.ipc.open_file(path).read_all() for path in paths])
+    expected = operator.finish(operator.combine(whole))
+    for partition_bytes in (1 << 30, 1_000):
+        monkeypatch.setattr(engines, "EXCHANGE_BYTES", partition_bytes)
+        tables = engine.exchange(paths, "key", operator.combine)
+        state = operator.finish(engine.reduce(tables, operator.merge))
+        assert state.equals(expected)
+        assert state.schema == expected.schema
+
+
+def test_partitions_share_no_key_and_lose_no_row() -> None:
+    table = pa.table({"key": pa.array(np.arange(1000) % 37, pa.uint64())})
+    parts = [set(rows_of(table, "key", i, 5)["key"].to_pylist()) for i in range(5)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 37
+    assert sum(len(rows_of(table, "key", i, 5)) for i in range(5)) == 1000
+    assert [n_exchange_partitions(n, 4) for n in (0, 1, 10 << 30)] == [4, 4, 160]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A corpus and the bytes of its stages, made by one thread."""
+    folder = tmp_path_factory.mktemp("engines")
+    curation_of(folder, OPERATORS, LocalEngine(1), last_fit=Tokenize(vocab_size=300), run="one").run()
+    return folder, file_bytes(folder / "one/stages")
+
+
+def test_a_curated_corpus_is_the_same_byte_for_byte(
+    engine: Engine, undisturbed: tuple[Path, dict[str, bytes]], request: pytest.FixtureRequest
+) -> None:
+    folder, expected = undisturbed
+    run = request.node.callspec.id
+    curation_of(folder, OPERATORS, engine, last_fit=Tokenize(vocab_size=300), run=run).run()
+    found = file_bytes(folder / run / "stages")
+    assert sorted(found) == sorted(expected)
+    assert [path for path in found if found[path] != expected[path]] == []
+    assert len(expected) > 30
+
+
+def test_documents_without_a_signature_are_no_problem_for_an_exchange(engine: Engine, tmp_path: Path) -> None:
+    curation = curation_of(tmp_path, [MinHashDedup()], engine, texts=["too short"] * 5)
+    first, second = curation.run()
+    assert second["accounting"]["rows_kept"] == first["accounting"]["rows_kept"] == 5
+
+
+def test_an_empty_shard_passes_all_stages(engine: Engine, tmp_path: Path) -> None:
+    texts = ["too short"] * 60 + ["the cat and the dog of that house have been with us for a long time " * 4]
+    curation = curation_of(tmp_path, OPERATORS, engine, last_fit=Tokenize(vocab_size=300), texts=texts)
+    *_, last = curation.run()
+    assert last["n_shards"] > 1
+    assert last["accounting"]["rows_kept"] == 1
