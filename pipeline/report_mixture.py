@@ -1,0 +1,221 @@
+"""The report's sections on domains, their weights, and what the proxies say about them."""
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from ..mixing.design import caps
+from .mixture import Choice, target_tokens
+from .outcome import Outcome
+from .report_html import Html, count, decimal, element, join, paragraph, share, table
+from .report_plots import BLUE, MIXTURES, ORANGE, bars, bars_height, horizontal, plot
+
+Floats = NDArray[np.float64]
+LOSS = "nats per token"
+
+
+def domain_section(outcome: Outcome) -> Html | None:
+    """Tokens of each domain and, if a mixture was chosen, its weights beside the natural and uniform ones."""
+    if not outcome.tokens:
+        return None
+    if outcome.choice is None:
+        lead = paragraph("What the domains hold after curation.")
+        return join([lead, _shares_plot(outcome), _tokens_table(outcome)])
+    choice, budget = outcome.choice, target_tokens(outcome.loaded.recipe)
+    lead = paragraph(
+        "A mixture says which share of the training tokens comes from each domain. The natural mixture takes "
+        "tokens as they occur, the uniform one the same from each domain. A cap is the largest weight that "
+        f"repeats a domain no more than {_max_epochs(outcome):g} times (epochs) in the training budget of "
+        f"{count(budget)} tokens; every mixture obeys the caps."
+    )
+    weights = [Html("<h3>Weights</h3>"), _shares_plot(outcome), _weights_table(outcome, budget)]
+    tokens = [Html("<h3>Tokens</h3>"), _tokens_table(outcome)]
+    return join([lead, _verdict(choice), *weights, *_gains(choice), *tokens])
+
+
+def _max_epochs(outcome: Outcome) -> float:
+    assert outcome.loaded.recipe.mix is not None
+    return outcome.loaded.recipe.mix.max_epochs
+
+
+def _verdict(choice: Choice) -> Html:
+    found = choice.recommendation
+    third = "chosen" if found.verdict == "supported" else "natural"
+    title = f"Recommended: the {third} mixture."
+    class_ = "verdict" if found.verdict == "supported" else "verdict doubt"
+    return element("div", element("b", title), found.sentence, class_=class_)
+
+
+def contenders(choice: Choice) -> dict[str, dict[str, float]]:
+    """The mixtures by the names that the report calls them, equal ones once."""
+    shown: dict[str, dict[str, float]] = {}
+    for name, weights in choice.contenders.items():
+        if dict(weights) not in shown.values():
+            shown[name] = dict(weights)
+    return shown
+
+
+def _shares_plot(outcome: Outcome) -> Html:
+    domains = list(outcome.tokens)
+    n_tokens = np.array([outcome.tokens[domain]["n_tokens"] for domain in domains])
+    mixtures = {"natural": dict(zip(domains, (n_tokens / n_tokens.sum()).tolist(), strict=True))}
+    if outcome.choice is not None:
+        mixtures = contenders(outcome.choice)
+    traces = [
+        bars(domains, [100 * weights[d] for d in domains], name, MIXTURES[name], f"{name} %{{x:.1f}} %")
+        for name, weights in mixtures.items()
+    ]
+    height = bars_height(len(domains)) if len(mixtures) == 1 else 90 + 46 * len(domains)
+    title = "share of the tokens (%)" if outcome.choice is None else "share of the training tokens (%)"
+    layout = horizontal(len(domains), title, barmode="group", height=height)
+    return plot(traces, "Tokens of each domain, by mixture.", **layout)
+
+
+def _tokens_table(outcome: Outcome) -> Html:
+    total = sum(counts["n_tokens"] for counts in outcome.tokens.values())
+    lines: list[list[str | int]] = [
+        [domain, *_amounts(counts), share(counts["n_tokens"], total)]
+        for domain, counts in outcome.tokens.items()
+    ]
+    sums = [sum(_amounts(counts)[i] for counts in outcome.tokens.values()) for i in range(3)]
+    lines.append(["all", *sums, "100 %"])
+    header = ("domain", "documents to train on", "tokens to train on", "validation tokens", "share of tokens")
+    return table("lrrrr", header, lines, n_totals=1)
+
+
+def _amounts(counts: dict[str, int]) -> tuple[int, int, int]:
+    return counts["n_docs"], counts["n_tokens"], counts["n_validation_tokens"]
+
+
+def _weights_table(outcome: Outcome, budget: int) -> Html:
+    assert outcome.choice is not None
+    domains, mixtures = outcome.choice.domains, contenders(outcome.choice)
+    n_tokens = [outcome.tokens[domain]["n_tokens"] for domain in domains]
+    upper = caps(n_tokens, budget, _max_epochs(outcome))
+    lines = []
+    for domain, available, cap in zip(domains, n_tokens, upper.tolist(), strict=True):
+        weights = [share(weights[domain]) for weights in mixtures.values()]
+        epochs = [f"{weights[domain] * budget / available:.2f}" for weights in mixtures.values()]
+        lines.append([domain, *weights, share(cap), *epochs])
+    named = [f"{name} {what}" for what in ("weight", "epochs") for name in mixtures]
+    header = ("domain", *named[: len(mixtures)], "cap", *named[len(mixtures) :])
+    return table("l" + "r" * (len(header) - 1), header, lines)
+
+
+def _gains(choice: Choice) -> list[Html]:
+    found, objective = choice.recommendation, choice.objective
+    natural = found.predicted["natural"].mean
+    lines = [
+        [name, f"{estimate.mean:.3f}", f"{estimate.std:.3f}", decimal(estimate.mean - natural, "+")]
+        for name, estimate in found.predicted.items()
+        if name != "recommended"
+    ]
+    aim = {
+        "mean": "the mean of",
+        "weighted": "a weighted mean of",
+        "worst": "the worst rise above natural of",
+    }
+    lead = (
+        f"The objective to lower is {aim[objective.kind]} the domains' validation losses. The candidate is "
+        "the best guess, whatever the evidence; it is recommended only where it has been shown to be better."
+    )
+    low, high = found.gain_interval
+    told = (
+        f"Expected gain of the candidate over the natural mixture: {decimal(found.gain)} {LOSS}, with "
+        f"90\u00a0% probability between {decimal(low)} and {decimal(high)}. No more is credited than the "
+        "best proxy has shown."
+    )
+    header = ("mixture", f"predicted objective ({LOSS})", "standard deviation", "against natural")
+    title = Html("<h3>What the mixture should gain</h3>")
+    return [title, paragraph(lead), table("lrrr", header, lines), paragraph(told)]
+
+
+def proxy_section(outcome: Outcome) -> Html | None:
+    """How well the proxies' losses are predicted, each from the others."""
+    choice = outcome.choice
+    if choice is None:
+        return None
+    evidence, runs = choice.recommendation.evidence, choice.runs
+    lead = paragraph(
+        f"{count(runs.n_runs)} small models (proxies) were trained, each on a mixture of its own. The losses "
+        "of each are predicted from all the others: only what predicts the unseen can be believed. On the "
+        "diagonal, prediction and observation agree; horizontal lines are one standard deviation."
+    )
+    observed = choice.objective(runs.metrics, runs.metric_names)
+    predicted = choice.objective(choice.predicted, runs.metric_names)
+    ngram = choice.objective(choice.ngram, runs.metric_names)
+    told = (
+        f"Predicted and observed objectives have the rank correlation {evidence.rank_correlation:.2f} "
+        f"(p = {evidence.p_value:.2g} against chance, {count(evidence.n_runs)} runs). The n-gram proxy, "
+        f"which costs nothing to train, ranks the same mixtures at {spearman(ngram, observed):.2f}."
+    )
+    whole = [
+        _agreement("objective, predicted from the other proxies", predicted, observed, None, BLUE, True),
+        _agreement("objective, n-gram proxy", ngram, observed, None, ORANGE, False),
+    ]
+    each = [
+        _agreement(name, choice.predicted[:, j], runs.metrics[:, j], choice.predicted_std[:, j], BLUE, True)
+        for j, name in enumerate(runs.metric_names)
+    ]
+    parts = [lead, paragraph(told), element("div", *whole, class_="multiples")]
+    parts += [Html("<h3>Each domain</h3>"), element("div", *each, class_="multiples"), _fit_table(choice)]
+    parts += [element("p", note, class_="note") for note in choice.notes]
+    return join(parts)
+
+
+def spearman(a: Floats, b: Floats) -> float:
+    """Rank correlation; 0 where one of the two is constant.
+
+    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]))
+    1.0
+    """
+    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (a, b)]
+    norm = float(np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
+    return round(float(ranks[0] @ ranks[1]) / norm, 12) if norm else 0.0
+
+
+def _agreement(
+    name: str, predicted: Floats, observed: Floats, std: Floats | None, color: str, with_diagonal: bool
+) -> Html:
+    """A scatter of observed over predicted losses."""
+    points = go.Scatter(
+        x=predicted.tolist(),
+        y=observed.tolist(),
+        mode="markers",
+        marker={"color": color, "size": 8, "opacity": 0.85},
+        error_x=None
+        if std is None
+        else {"array": std.tolist(), "color": "#9AA3AD", "thickness": 1, "width": 0},
+        customdata=list(range(len(observed))),
+        hovertemplate="proxy %{customdata}: predicted %{x:.3f}, observed %{y:.3f}<extra></extra>",
+    )
+    ends = [float(min(predicted.min(), observed.min())), float(max(predicted.max(), observed.max()))]
+    line = {"color": "#1F2933", "width": 1, "dash": "dash"}
+    diagonal = go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip")
+    layout = {
+        "xaxis": {"title": {"text": f"predicted ({LOSS})"}, "nticks": 6},
+        "yaxis": {"title": {"text": f"observed ({LOSS})"}, "nticks": 6},
+        "showlegend": False,
+    }
+    figure = plot([diagonal, points] if with_diagonal else [points], "", 260, name=name, **layout)
+    return element("div", element("h4", name), figure)
+
+
+def _fit_table(choice: Choice) -> Html:
+    observed, names = choice.runs.metrics, choice.runs.metric_names
+    lines = []
+    for j, name in enumerate(names):
+        error = float(np.sqrt(np.mean((choice.predicted[:, j] - observed[:, j]) ** 2)))
+        ranks = [f"{spearman(found[:, j], observed[:, j]):.2f}" for found in (choice.predicted, choice.ngram)]
+        spread = f"{observed[:, j].min():.3f} to {observed[:, j].max():.3f}"
+        lines.append([name, spread, f"{error:.3f}", f"{choice.predicted_std[:, j].mean():.3f}", *ranks])
+    header = (
+        "domain",
+        f"observed losses ({LOSS})",
+        "error of prediction (root mean square)",
+        "standard deviation it claims",
+        "rank correlation",
+        "rank correlation of n-gram",
+    )
+    return table("lrrrrr", header, lines)

@@ -1,0 +1,313 @@
+"""The report's section on scores: how they are spread, and where the thresholds cut."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..operators.base import Decides, Rule
+from ..operators.duplicates import Duplicates
+from .report_html import Html, code, count, counted, element, escape, folded, join, number, paragraph, share
+from .report_plots import DROPPED, KEPT, label, line_at, plot
+from .report_rows import RunRows, StageFiles, read_columns
+
+N_BINS = 48
+N_LABELS = 20
+SKEW = 20.0
+"""A largest score so many times the mean one asks for a logarithmic axis."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Spread:
+    """What a column of numbers spans; nulls, NaN and infinities are left out."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    total: float = 0.0
+    n: int = 0
+    is_integer: bool = True
+
+    def add(self, values: Floats, is_integer: bool) -> None:
+        """Look at finite values."""
+        if len(values):
+            self.low, self.high = min(self.low, values.min()), max(self.high, values.max())
+            self.total += float(values.sum())
+            self.n += len(values)
+        self.is_integer &= is_integer
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether the few large values would press all others into the first bins."""
+        return (
+            not self.has_integer_bins
+            and self.low >= 0
+            and self.high > 10
+            and self.high * self.n > SKEW * self.total
+        )
+
+    def scale(self, values: Any) -> Any:
+        """Values on the figure's axis: as they are, or log10(1 + x), which has a place for 0."""
+        return np.log10(1 + np.asarray(values, dtype=np.float64)) if self.is_skewed else values
+
+    @property
+    def has_integer_bins(self) -> bool:
+        """Whether each integer gets a bin of its own."""
+        return self.is_integer and self.high - self.low < N_BINS
+
+    def cuts(self, rules: Sequence[Rule]) -> Floats:
+        """Where the rules' thresholds lie on the figure's axis: what is kept is on one side."""
+        half = 0.5 if self.has_integer_bins else 0.0
+        limits = [(rule.minimum, -half) for rule in rules] + [(rule.maximum, half) for rule in rules]
+        return np.array([float(self.scale(limit)) + away for limit, away in limits if limit is not None])
+
+    def edges(self, cuts: Floats) -> Floats:
+        """Bins' edges on the figure's axis, the thresholds among them."""
+        if self.has_integer_bins:
+            return np.arange(self.low, self.high + 2) - 0.5
+        low, high = float(self.scale(self.low)), float(self.scale(self.high))
+        edges = np.linspace(low, high if high > low else low + 1, N_BINS + 1)
+        inner = cuts[(cuts > edges[0]) & (cuts < edges[-1])]
+        is_far = np.all(np.abs(edges[:, None] - inner) > (edges[1] - edges[0]) / 2, axis=1)
+        is_far[[0, -1]] = True
+        return np.unique(np.concatenate([edges[is_far], inner]))
+
+
+@dataclass
+class Histogram:
+    """One score's column: how many rows in each bin, and how many of them break a rule."""
+
+    score: str
+    rules: Sequence[Rule]
+    spread: Spread = field(default_factory=Spread)
+    n_rows: Counter[Any] = field(default_factory=Counter)
+    """By bin, or by text."""
+    n_breaking: Counter[Any] = field(default_factory=Counter)
+    n_broken: Counter[str] = field(default_factory=Counter)
+    """By reason, rows that break the rule, whether or not another one dropped them first."""
+    n_null: int = 0
+    is_text: bool = False
+
+    def measure(self, column: pa.ChunkedArray) -> None:
+        """The first pass: what the column spans."""
+        self.is_text |= _is_text(column.type) and column.null_count < len(column)
+        if _is_numeric(column.type):
+            self.spread.add(_finite(column), pa.types.is_integer(column.type))
+
+    def count(self, column: pa.ChunkedArray) -> None:
+        """The second pass: into the bins."""
+        self.n_null += column.null_count
+        if column.null_count == len(column):
+            return
+        breaks = np.zeros(len(column), dtype=bool)
+        for rule in self.rules:
+            broken = rule.broken_by(column.combine_chunks()).to_numpy(zero_copy_only=False)
+            self.n_broken[rule.reason] += int(broken.sum())
+            breaks |= broken
+        for counter, rows in ((self.n_rows, column), (self.n_breaking, column.filter(pa.array(breaks)))):
+            if self.is_text:
+                found = pc.value_counts(rows.drop_null()).to_pylist()
+                counter.update({entry["values"]: entry["counts"] for entry in found})
+            elif self.spread.n and _is_numeric(column.type):
+                counter.update(dict(enumerate(np.histogram(self._place(rows), self.edges)[0].tolist())))
+
+    @property
+    def cuts(self) -> Floats:
+        """The thresholds on the figure's axis."""
+        return self.spread.cuts(self.rules)
+
+    @property
+    def edges(self) -> Floats:
+        """The bins' edges on the figure's axis."""
+        return self.spread.edges(self.cuts)
+
+    def _place(self, rows: pa.ChunkedArray) -> Floats:
+        """Values on the figure's axis. A bin holds its left edge and not its right one; a value that equals
+        its maximum is kept, so it moves a hair to the left of that edge."""
+        values = _finite(rows)
+        placed = np.asarray(self.spread.scale(values), dtype=np.float64)
+        for rule in self.rules:
+            if rule.maximum is not None:
+                placed = np.where(values == rule.maximum, np.nextafter(placed, -np.inf), placed)
+        return np.clip(placed, self.edges[0], self.edges[-1])
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _finite(column: pa.ChunkedArray) -> Floats:
+    values = column.drop_null().cast(pa.float64()).to_numpy()
+    return values[np.isfinite(values)]  # type: ignore[no-any-return]
+
+
+def score_section(rows: RunRows) -> Html | None:
+    """Each filter's scores over all rows that reached it, or None if nothing filters by scores."""
+    filters = [
+        (files, operator)
+        for files in rows.stages
+        for operator in files.stage.operators
+        if isinstance(operator, Decides) and not isinstance(operator, Duplicates)
+    ]
+    if not filters:
+        return None
+    lead = paragraph(
+        "A filter first writes what it measures, then compares it with its thresholds (dashed). Blue "
+        "bars count documents that obey the score's rules, red ones those that break one. Counts stand on a "
+        "logarithmic axis, so that a few outliers can be seen beside many ordinary documents."
+    )
+    return join([lead, *(_operator(files, operator) for files, operator in filters)])
+
+
+def _operator(files: StageFiles, operator: Decides) -> Html:
+    n_seen, n_dropped = files.n_seen_by(operator), files.n_dropped_by(operator)
+    title = f"{operator.name}: {count(n_dropped)} of {counted(n_seen, 'document')} dropped"
+    if n_dropped:
+        title += f" ({share(n_dropped, n_seen)})"
+    shown = [_figure(files, operator, histogram, n_seen) for histogram in histograms(files, operator)]
+    return folded(title, element("div", *shown, class_="multiples"), is_open=True)
+
+
+def histograms(files: StageFiles, operator: Decides) -> list[Histogram]:
+    """A filter's scores, in two passes over their columns: what they span, then the counts."""
+    names = [name for name in operator.writes if name.startswith(f"{operator.name}.")]
+    names += [rule.score for rule in operator.rules() if rule.score not in names]
+    found = [
+        Histogram(name, [rule for rule in operator.rules() if rule.score == name])
+        for name in dict.fromkeys(names)
+    ]
+    for table in _scored(files, operator, names):
+        for histogram in found:
+            histogram.measure(table[histogram.score])
+    for table in _scored(files, operator, names):
+        for histogram in found:
+            histogram.count(table[histogram.score])
+    return found
+
+
+def _scored(files: StageFiles, operator: Decides, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Score columns of the rows that reached the operator, part by part: kept ones, and those that it or a
+    later operator of its stage dropped."""
+    order = [other.name for other in files.stage.operators]
+    droppers = pa.array(order[order.index(operator.name) :])
+    for path in files.kept:
+        yield read_columns(path, names)
+    for path in files.dropped:
+        table = read_columns(path, [*names, "dropped_by"])
+        yield table.filter(pc.is_in(table["dropped_by"].cast(pa.string()), droppers)).select(names)
+
+
+def _figure(files: StageFiles, operator: Decides, histogram: Histogram, n_seen: int) -> Html:
+    short = histogram.score.removeprefix(f"{operator.name}.")
+    notes = [_rule_note(files, operator, rule, histogram, n_seen) for rule in histogram.rules]
+    if not histogram.rules:
+        notes = [element("p", "no rule", class_="note")]
+    if histogram.n_null:
+        unmeasured = f"{counted(histogram.n_null, 'document')} could not be measured and stayed"
+        notes.append(element("p", unmeasured, class_="note"))
+    if histogram.is_text:
+        figure = _labels_plot(histogram)
+    elif histogram.spread.n:
+        figure = _numbers_plot(histogram, short)
+    else:
+        figure = element("p", "no values", class_="note")
+    return element("div", element("h4", code(short)), figure, *notes)
+
+
+def _rule_note(files: StageFiles, operator: Decides, rule: Rule, histogram: Histogram, n_seen: int) -> Html:
+    n_dropped = files.accounting.dropped.get(f"{operator.name}.{rule.reason}", 0)
+    kept_with = escape(str(rule).removeprefix(f"{rule.score} "))
+    also = histogram.n_broken[rule.reason] - n_dropped
+    others = f", {count(also)} more break it but left for an earlier rule" if also > 0 else ""
+    told = f": {count(n_dropped)} dropped ({share(n_dropped, n_seen)}){others}"
+    return element("p", code(rule.reason), " keeps ", code(kept_with), told, class_="note")
+
+
+def _numbers_plot(histogram: Histogram, short: str) -> Html:
+    spread, edges = histogram.spread, histogram.edges
+    centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    bounds = [(_unscaled(spread, a), _unscaled(spread, b)) for a, b in pairwise(edges)]
+    if spread.has_integer_bins:
+        ranges = [number(round(centre)) for centre in centres]
+    else:
+        ranges = [f"{number(a)} to {number(b)}" for a, b in bounds]
+    traces = [
+        go.Bar(
+            x=centres.tolist(),
+            y=[counter[i] or None for i in range(len(centres))],
+            width=widths.tolist(),
+            customdata=ranges,
+            marker={"color": color, "line": {"width": 0}},
+            hovertemplate="%{customdata}: %{y:,} documents" + extra + "<extra></extra>",
+        )
+        for counter, color, extra in (
+            (histogram.n_rows, KEPT, ""),
+            (histogram.n_breaking, DROPPED, " break the rule"),
+        )
+    ]
+    at = histogram.cuts.tolist()
+    margin = 0.02 * (edges[-1] - edges[0])
+    span = [min([edges[0], *at]) - margin, max([edges[-1], *at]) + margin]
+    ticks = _ticks(span) if spread.is_skewed else {}
+    title = short.replace("_", " ") + (" (log scale)" if spread.is_skewed else "")
+    axis = {"title": {"text": label(title)}, "range": span, "nticks": 6, **ticks}
+    return _small_plot(
+        traces, axis, max(histogram.n_rows.values(), default=1), [line_at(x) for x in at], short
+    )
+
+
+def _unscaled(spread: Spread, value: float) -> float:
+    return float(10**value - 1) if spread.is_skewed else float(value)
+
+
+def _ticks(span: Sequence[float]) -> dict[str, Any]:
+    """Powers of ten, and 0, on the axis of log10(1 + x)."""
+    powers = [10**k for k in range(16) if np.log10(1 + 10**k) <= span[1]]
+    names = {1: "1", 10: "10", 100: "100", 1000: "1k", 10**4: "10k", 10**5: "100k", 10**6: "1M"}
+    values = [0, *powers] if span[0] <= 0 else powers
+    return {
+        "tickvals": [float(np.log10(1 + value)) for value in values],
+        "ticktext": [names.get(value, f"{value:.0e}" if value else "0") for value in values],
+    }
+
+
+def _labels_plot(histogram: Histogram) -> Html:
+    ranked = sorted(histogram.n_rows.items(), key=lambda pair: (-pair[1], pair[0]))[:N_LABELS]
+    names = [label(name) for name, _ in ranked]
+    colors = [DROPPED if histogram.n_breaking[name] else KEPT for name, _ in ranked]
+    trace = go.Bar(
+        x=names,
+        y=[n for _, n in ranked],
+        marker_color=colors,
+        hovertemplate="%{x}: %{y:,} documents<extra></extra>",
+    )
+    title = "label" if len(histogram.n_rows) <= N_LABELS else f"the {N_LABELS} most frequent labels"
+    axis = {"title": {"text": title}, "type": "category", "tickangle": 0, "tickfont": {"size": 10}}
+    return _small_plot([trace], axis, max(histogram.n_rows.values()), [], histogram.score)
+
+
+def _small_plot(
+    traces: Sequence[Any], x_axis: dict[str, Any], largest: int, shapes: Sequence[Any], name: str
+) -> Html:
+    top = float(np.log10(max(largest, 1))) + 0.15
+    y_axis = {
+        "type": "log",
+        "range": [-0.3, top],
+        "title": {"text": "documents"},
+        "dtick": 1,
+        "tickformat": ",d",
+    }
+    layout = {"barmode": "overlay", "bargap": 0, "showlegend": False, "shapes": list(shapes)}
+    return plot(traces, "", 210, xaxis=x_axis, yaxis=y_axis, name=f"Histogram of {name}", **layout)
