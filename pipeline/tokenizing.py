@@ -13,12 +13,20 @@ import pyarrow.parquet as pq
 
 from ..operators.tokenize import VALIDATION, Tokenize, load_tokenizer, token_dtype
 from ..streaming import TokenStore
-from ..streaming.shards import domain_folder, write_manifest, write_token_shard
+from ..streaming.shards import Manifest, ShardEntry, domain_folder, write_manifest, write_token_shard
 from .curation import Curation
-from .errors import InputError
+from .errors import InputError, UserError
 from .plan import LAYOUT_VERSION, describe, digest
 from .run_directory import explained, read_json, write_json, written_whole
-from .shard_work import Accounting, AccountingError, part_name, read_accounting, read_arrow, write_part
+from .shard_work import (
+    Accounting,
+    AccountingError,
+    part_name,
+    read_accounting,
+    read_arrow,
+    read_part,
+    write_part,
+)
 
 HASH_FILE = "stage.json"
 RECORD = pa.schema(
@@ -57,7 +65,7 @@ def tokenize_shard(task: TokenTask) -> TokenResult:
     Raises:
         EnvironmentFailure: the disk is full or cannot be written.
     """
-    table = pq.read_table(task.upstream, columns=["id", "text", "domain"], memory_map=True)
+    table = read_part(task.upstream).select(["id", "text", "domain"])
     n_bytes = pc.sum(pc.binary_length(table["text"])).as_py() or 0
     state = read_arrow(task.state)
     tokenizer, _ = load_tokenizer(state["tokenizer"][0].as_py())
@@ -67,7 +75,7 @@ def tokenize_shard(task: TokenTask) -> TokenResult:
     for (domain, split), group in _groups(cut):
         tokens = group["tokens"].combine_chunks()
         offsets = tokens.offsets.to_numpy().astype(np.int64)
-        path = domain_folder(task.tokens, domain) / f"{split}-{task.index:05d}.arrow"
+        path = _folder(task.tokens, domain) / f"{split}-{task.index:05d}.arrow"
         with explained(path.parent):
             write_token_shard(path, tokens.values.to_numpy(), offsets, group["doc"].to_numpy(), dtype)
         rows.append((domain, split, len(group), int(offsets[-1])))
@@ -77,6 +85,13 @@ def tokenize_shard(task: TokenTask) -> TokenResult:
     columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(RECORD)
     write_part(task.record, pa.table(columns, schema=RECORD), accounting)
     return TokenResult(sum(n for *_, n in rows), n_bytes)
+
+
+def _folder(tokens: Path, domain: str) -> Path:
+    try:
+        return domain_folder(tokens, domain)
+    except ValueError as error:
+        raise InputError(f"{error}; shorten it where the input's domain comes from") from None
 
 
 def _groups(table: pa.Table) -> list[tuple[tuple[str, str], pa.Table]]:
@@ -120,14 +135,16 @@ def tokenize_corpus(curation: Curation, operator: Tokenize) -> tuple[Path, list[
 def claim(folder: Path, content_hash: str, *also: Path) -> None:
     """Make `folder` the place of one content: what an older content left there, and in `also`, goes first.
 
-    The hash is written last, so a kill in between leaves a folder that is claimed again.
+    The hash goes first and is written last, so after a kill in between no content finds the folder its own.
     """
     mark = folder / HASH_FILE
     if mark.exists() and read_json(mark) == content_hash:
         return
-    for stale in (*also, folder):
-        if stale.exists():
-            shutil.rmtree(stale)
+    with explained(folder):
+        mark.unlink(missing_ok=True)
+        for stale in (*also, folder):
+            if stale.exists():
+                shutil.rmtree(stale)
     write_json(mark, content_hash)
 
 
@@ -143,32 +160,50 @@ def _finish(tasks: Sequence[TokenTask], tokens: Path, state: Path) -> list[str]:
             )
     domains = sorted(set(record["domain"].to_pylist()))
     text = read_arrow(state)["tokenizer"][0].as_py()
-    tokenizer, end = load_tokenizer(text)
     saved = tokens / "tokenizer.json"
     if not saved.exists():
         with written_whole(saved) as temporary:
             temporary.write_text(text, "utf-8")
     for domain in domains:
-        with explained(tokens):
-            write_manifest(
-                domain_folder(tokens, domain),
-                domain=domain,
-                vocab_size=tokenizer.get_vocab_size(),
-                tokenizer_hash=hashlib.sha256(text.encode()).hexdigest()[:16],
-                eos_id=end,
-            )
+        manifest = _write_manifest(domain_folder(tokens, domain), domain, text)
         for split in ("train", VALIDATION):
-            _check_split(record, domain, split)
+            _check_split(record, domain, split, manifest["splits"].get(split, []))
     return domains
 
 
-def _check_split(record: pa.Table, domain: str, split: str) -> None:
+def _write_manifest(folder: Path, domain: str, tokenizer_json: str) -> Manifest:
+    tokenizer, end = load_tokenizer(tokenizer_json)
+    try:
+        with explained(folder):
+            return write_manifest(
+                folder,
+                domain=domain,
+                vocab_size=tokenizer.get_vocab_size(),
+                tokenizer_hash=hashlib.sha256(tokenizer_json.encode()).hexdigest()[:16],
+                eos_id=end,
+            )
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise AccountingError(f"{error}; remove {folder.parent} and run again") from error
+
+
+def _check_split(record: pa.Table, domain: str, split: str, shards: Sequence[ShardEntry]) -> None:
+    """Hold the domain's token shards to the records of what was written, and refuse an empty split."""
     of_domain = record.filter(pc.equal(record["domain"], domain))
-    n_docs = pc.sum(of_domain["n_docs"]).as_py()
-    if not pc.sum(of_domain.filter(pc.equal(of_domain["split"], split))["n_tokens"]).as_py():
+    of_split = of_domain.filter(pc.equal(of_domain["split"], split))
+    written = [pc.sum(of_split[count]).as_py() or 0 for count in ("n_docs", "n_tokens")]
+    found = [sum(shard["n_docs"] for shard in shards), sum(shard["n_tokens"] for shard in shards)]
+    if found != written:
+        raise AccountingError(
+            f"domain {domain!r}: {written[0]} documents of {written[1]} tokens were written to its {split} "
+            f"split, its shards hold {found[0]} of {found[1]}; remove the run's tokens/ and run again"
+        )
+    if not written[1]:
         raise InputError(
-            f"domain {domain!r} has {n_docs:,} documents and none of them fell into its {split} split; "
-            "change tokenize.validation_fraction, give the domain more documents, or merge it into another"
+            f"domain {domain!r} has {pc.sum(of_domain['n_docs']).as_py():,} documents and none of them fell "
+            f"into its {split} split; change tokenize.validation_fraction, give the domain more documents, "
+            "or merge it into another"
         )
 
 
