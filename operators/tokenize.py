@@ -40,7 +40,7 @@ class Tokenize(FitMap):
     writes: ClassVar[tuple[str, ...]] = ("doc", "split", "tokens")
 
     vocab_size: int = Field(
-        4096, ge=257, le=1 << 20, description="entries, 256 bytes and end-of-text included"
+        4096, ge=257, le=1 << 24, description="entries, 256 bytes and end-of-text included"
     )
     tokenizer: str | None = Field(None, description="a tokenizer.json to use instead of training one")
     tokenizer_sha256: str | None = Field(

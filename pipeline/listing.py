@@ -80,7 +80,7 @@ class Shard:
         first = self.pieces[0]
         more = f" and {len(self.pieces) - 1} more files" if len(self.pieces) > 1 else ""
         unit = "row groups" if self.format == "parquet" else "bytes"
-        return f"{first.file.uri} ({unit} {first.start} to {first.stop}){more}"
+        return f"{display(first.file.uri)} ({unit} {first.start} to {first.stop}){more}"
 
 
 def list_files(source: Input, where: str) -> list[File]:
@@ -113,7 +113,7 @@ def list_files(source: Input, where: str) -> list[File]:
     if not listed:
         raise InputError(f"{where}: all {len(found)} files that match are excluded by {list(source.exclude)}")
     if not any(file.n_bytes for file in listed):
-        raise InputError(f"{where}: all {len(listed)} files are empty, the first is {listed[0].uri}")
+        raise InputError(f"{where}: all {len(listed)} files are empty, the first is {display(listed[0].uri)}")
     return listed
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..operators.base import Fit, Operator
-from ..operators.tokenize import Tokenize
+from ..operators.tokenize import Tokenize, load_tokenizer
+from .errors import InputError
 from .listing import File, Shard, check_first_records, list_files, list_shards
 from .reading import Reader
 from .recipe import LoadedRecipe, Recipe
@@ -84,7 +85,11 @@ def make_plan(loaded: LoadedRecipe, run_dir: Path) -> Plan:
     ]
     reading = recipe.reading.model_dump(mode="json", exclude={"on_bad_shard", "max_unreadable_fraction"})
     input_hash = digest([LAYOUT_VERSION, recipe.seed, reading, listing])
-    stages = group_stages(recipe.curate, tokenize_operator(recipe), input_hash)
+    try:
+        tokenizer = tokenize_operator(recipe)
+    except InputError as error:
+        raise InputError(f"{loaded.where('tokenize', 'tokenizer')}: {error}") from error
+    stages = group_stages(recipe.curate, tokenizer, input_hash)
     return Plan(tuple(readers), tuple(listings), tuple(shards), stages)
 
 
@@ -110,13 +115,24 @@ def _with_limit(reader: Reader, shards: list[Shard], run_dir: Path) -> Reader:
 
 
 def tokenize_operator(recipe: Recipe) -> Tokenize | None:
-    """The operator of the recipe's `tokenize` section."""
+    """The operator of the recipe's `tokenize` section.
+
+    Raises:
+        InputError: its `tokenizer` is not there, is none, or has no end-of-text token.
+    """
     section = recipe.tokenize
     if section is None:
         return None
     file_hash = None
     if section.tokenizer is not None:
-        file_hash = hashlib.sha256(Path(section.tokenizer).read_bytes()).hexdigest()
+        try:
+            content = Path(section.tokenizer).read_bytes()
+            load_tokenizer(content.decode())
+        except OSError as error:
+            raise InputError(f"{section.tokenizer} cannot be read: {error.strerror}") from error
+        except Exception as error:  # tokenizers raises Exception itself
+            raise InputError(f"{section.tokenizer} is no tokenizer.json that can be used: {error}") from error
+        file_hash = hashlib.sha256(content).hexdigest()
     return Tokenize(**section.model_dump(), tokenizer_sha256=file_hash, seed=recipe.seed)
 
 

@@ -57,11 +57,11 @@ class RunProgress:
             speed = progress.tasks[0].fields["speed"]
             reused = f", {n_done} of them from before" if n_done else ""
             seconds = time.monotonic() - start
-            self.console.print(f"{name}: {total} done{reused} in {seconds:.1f} s  {speed}", highlight=False)
+            self.say(f"{name}: {total} done{reused} in {seconds:.1f} s  {speed}")
             return
         with Progress(*columns, console=self.console) as progress:
             yield Bar(progress, progress.add_task(name, total=total, completed=n_done, speed=""), unit)
 
     def say(self, text: str) -> None:
         """A line between the bars."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

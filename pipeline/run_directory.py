@@ -16,11 +16,12 @@ TEMPORARY = ".tmp"
 LOCK = "run.lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into what a person can act on.
+    """Turn the errors of a full disk or a folder that cannot be into what a person can act on.
 
     Raises:
         EnvironmentFailure: instead of the OSErrors that mean a full disk or a folder that cannot be written.
@@ -39,6 +40,11 @@ def explained(folder: Path) -> Iterator[None]:
             raise EnvironmentFailure(
                 f"{error.filename or folder}: cannot be written ({os.strerror(error.errno)}); "
                 "change its permissions, or choose another folder with --run-dir"
+            ) from error
+        if error.errno in NO_FOLDER:
+            raise EnvironmentFailure(
+                f"{error.filename or folder}: cannot be a folder ({os.strerror(error.errno)}); "
+                "choose another one with --run-dir"
             ) from error
         raise
 
@@ -107,8 +113,16 @@ def opened(folder: Path) -> Iterator[None]:
         with explained(folder):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        for leftover in folder.rglob(f".*{TEMPORARY}"):
-            leftover.unlink()
+        _clear(folder)
         yield
+        # A worker of a run that was killed may have outlived the first clearing by a moment.
+        _clear(folder)
     finally:
         os.close(descriptor)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run that was killed had begun to write."""
+    with explained(folder):
+        for leftover in folder.rglob(f".*{TEMPORARY}"):
+            leftover.unlink(missing_ok=True)
