@@ -20,11 +20,16 @@ FLOOR, FLOOR_OF = 4, 16
 """A domain holds out at least so many of its first so many documents."""
 
 
+LONG_SAMPLE = 4096
+"""Bytes that the sample takes of any document, however small the sample is."""
+
+
 class Tokenize(FitMap):
     """Cut text into token ids with byte-level BPE, and hold out a validation split of each domain.
 
     The vocabulary is learned from a sample of the training documents: those of the smallest hash of
-    (seed, id), so the sample is uniform, the same in any sharding, and no validation document is in it.
+    (seed, id), so the sample is uniform, the same in any sharding, and no validation document is in it. Of a
+    document longer than a 16th of the sample only the beginning is taken.
     Every byte is in the vocabulary: there is no unknown token. Each document ends with the end-of-text
     token.
 
@@ -56,7 +61,9 @@ class Tokenize(FitMap):
         """(key uint64, domain string, text large_string or null): candidates for the sample with their text,
         and each domain's smallest keys without."""
         keys = self._keys(table["id"])
-        documents = pa.table({"key": keys, "domain": table["domain"], "text": table["text"]})
+        longest = min(self.max_training_bytes, max(LONG_SAMPLE, self.max_training_bytes // 16))
+        text = _cut(table["text"], longest)
+        documents = pa.table({"key": keys, "domain": table["domain"], "text": text})
         sampled = documents.filter(pa.array((keys >= self._cut) & (self.tokenizer is None)))
         smallest = documents.set_column(2, "text", pa.nulls(len(documents), pa.large_string()))
         return self.merge([sampled, smallest])
@@ -127,6 +134,15 @@ class Tokenize(FitMap):
         return int(self.validation_fraction * 2**64)
 
 
+def _cut(text: pa.ChunkedArray, n_bytes: int) -> pa.ChunkedArray:
+    """`text` with at most the first `n_bytes` bytes of each document, whole characters only."""
+    is_long = pc.fill_null(pc.greater(pc.binary_length(text), n_bytes), False)
+    beginnings = [
+        value.encode()[:n_bytes].decode(errors="ignore") for value in text.filter(is_long).to_pylist()
+    ]
+    return pc.replace_with_mask(text, is_long, pa.array(beginnings, text.type)) if beginnings else text
+
+
 def _cut_of(domains: pa.ChunkedArray, cuts: Mapping[str, int]) -> np.ndarray:
     """uint64, (n_docs,): each document's domain's cut."""
     return np.array([cuts[domain] for domain in domains.to_pylist()], dtype=np.uint64)
@@ -162,6 +178,7 @@ def load_tokenizer(text: str) -> tuple[Tokenizer, int]:
     tokenizer = Tokenizer.from_str(text)
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # a text that spells the token out does not end there
     for name in (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>"):
         if (end := tokenizer.token_to_id(name)) is not None:
             return tokenizer, end
