@@ -88,8 +88,13 @@ def _shard_index(path: Path) -> int:
 def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
     """Columns of a part; one that it does not have is null."""
     with pq.ParquetFile(path) as part:
-        there = [name for name in names if name in part.schema_arrow.names]
+        there = _present(part, names)
         return _with_missing(part.read(columns=there), names)
+
+
+def _present(part: pq.ParquetFile, names: Sequence[str]) -> list[str]:
+    there = set(part.schema_arrow.names)
+    return [name for name in names if name in there]
 
 
 def _with_missing(table: pa.Table | pa.RecordBatch, names: Sequence[str]) -> pa.Table:
@@ -103,7 +108,7 @@ def _with_missing(table: pa.Table | pa.RecordBatch, names: Sequence[str]) -> pa.
 def read_batches(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
     """Columns of a part, `BATCH_ROWS` rows at a time."""
     with pq.ParquetFile(path) as part:
-        there = [name for name in names if name in part.schema_arrow.names]
+        there = _present(part, names)
         for batch in part.iter_batches(BATCH_ROWS, columns=there):
             yield _with_missing(batch, names)
 
@@ -159,7 +164,7 @@ def fetch(
     found: dict[tuple[Path, int], dict[str, Any]] = {}
     for path, rows in by_path.items():
         with pq.ParquetFile(path) as part:
-            there = [name for name in columns if name in part.schema_arrow.names]
+            there = _present(part, columns)
             first = 0
             for group in range(part.num_row_groups):
                 n_rows = part.metadata.row_group(group).num_rows

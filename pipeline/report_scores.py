@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -119,14 +120,14 @@ class Histogram:
             elif self.spread.n and _is_numeric(column.type):
                 counter.update(dict(enumerate(np.histogram(self._place(rows), self.edges)[0].tolist())))
 
-    @property
+    @cached_property
     def cuts(self) -> Floats:
-        """The thresholds on the figure's axis."""
+        """The thresholds on the figure's axis, once everything is measured."""
         return self.spread.cuts(self.rules)
 
-    @property
+    @cached_property
     def edges(self) -> Floats:
-        """The bins' edges on the figure's axis."""
+        """The bins' edges on the figure's axis, once everything is measured."""
         return self.spread.edges(self.cuts)
 
     def _place(self, rows: pa.ChunkedArray) -> Floats:
