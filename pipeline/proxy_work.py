@@ -43,7 +43,7 @@ class TrainingTask:
 def training_config(model: Model, n_tokens: int, n_evaluations: int = 1) -> TrainingConfig:
     """How models of a recipe's section are trained."""
     batch_tokens = model.batch_size * model.sequence_length
-    eval_every = max(batch_tokens, n_tokens // n_evaluations)
+    eval_every = -(-n_tokens // batch_tokens // n_evaluations) * batch_tokens
     config = TrainingConfig(n_tokens=n_tokens, batch_tokens=batch_tokens, eval_every=eval_every)
     return config if model.learning_rate is None else replace(config, learning_rate=model.learning_rate)
 

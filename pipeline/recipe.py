@@ -256,6 +256,17 @@ class Model(Section):
             )
         return n_heads
 
+    @field_validator("n_tokens", check_fields=False)
+    @classmethod
+    def _one_batch_at_least(cls, n_tokens: int, info: ValidationInfo) -> int:
+        batch_tokens = info.data.get("batch_size", 1) * info.data.get("sequence_length", 1)
+        if n_tokens < batch_tokens:
+            raise refusal(
+                f"{n_tokens:,} tokens are less than one batch of batch_size x sequence_length = "
+                f"{batch_tokens:,}; raise n_tokens to that or more"
+            )
+        return n_tokens
+
 
 class Proxy(Model):
     """The proxy models: all of one shape, each trained on a mixture of its own."""
@@ -372,9 +383,7 @@ def load_recipe(
     }
     try:
         # A section's bare key asks for its defaults.
-        sections: dict[str, Any] = {
-            key: {} for key in SECTIONS if key in value and value[key] is None
-        }
+        sections: dict[str, Any] = {key: {} for key in SECTIONS if key in value and value[key] is None}
         named = json.dumps({"name": path.stem, **value, **sections})
         recipe = Recipe.model_validate_json(named, strict=True, context=context)
     except ValidationError as error:

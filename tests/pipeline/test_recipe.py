@@ -195,6 +195,7 @@ def test_an_error_shows_the_line_and_the_near_match(load: Load) -> None:
         ("curate: [language: {keep: [english]}]", "curate.0.language.keep: unknown language 'english'"),
         ("curate: [pii, gopher_quality, pii]", "curate.2.pii: this operator stands on line 3 already"),
         ("seed: 1\nseed: 2", "web.yaml:4: seed: this key stands on line 3 already; keep one of the two"),
+        ("train: {n_tokens: 500}", "train.n_tokens: 500 tokens are less than one batch of .* = 512; raise"),
         ("on: 1", "on: YAML reads this key as true or false; write it in quotes"),
         ("7: 1", "7: YAML reads this key as a number; write it in quotes"),
     ],
