@@ -20,10 +20,6 @@ FLOOR, FLOOR_OF = 4, 16
 """A domain holds out at least so many of its first so many documents."""
 
 
-LONG_SAMPLE = 4096
-"""Bytes that the sample takes of any document, however small the sample is."""
-
-
 class Tokenize(FitMap):
     """Cut text into token ids with byte-level BPE, and hold out a validation split of each domain.
 
@@ -61,19 +57,22 @@ class Tokenize(FitMap):
         """(key uint64, domain string, text large_string or null): candidates for the sample with their text,
         and each domain's smallest keys without."""
         keys = self._keys(table["id"])
-        longest = min(self.max_training_bytes, max(LONG_SAMPLE, self.max_training_bytes // 16))
-        text = _cut(table["text"], longest)
+        text = _cut(table["text"], max(1, self.max_training_bytes // 16))
         documents = pa.table({"key": keys, "domain": table["domain"], "text": text})
         sampled = documents.filter(pa.array((keys >= self._cut) & (self.tokenizer is None)))
         smallest = documents.set_column(2, "text", pa.nulls(len(documents), pa.large_string()))
         return self.merge([sampled, smallest])
 
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
-        """The texts of the smallest keys that fit into `max_training_bytes`; each domain's smallest keys."""
+        """The texts of the smallest keys up to `max_training_bytes`, and the one beyond; each domain's smallest
+        keys.
+
+        Without the one beyond, a shorter text of a later merge would take its room.
+        """
         rows = pa.concat_tables(partials).sort_by([("key", "ascending"), ("text", "ascending")])
         sample = rows.filter(pc.is_valid(rows["text"]))
         ends = np.cumsum(pc.binary_length(sample["text"]).to_numpy())
-        sample = sample.slice(0, int(np.searchsorted(ends, self.max_training_bytes, side="right")))
+        sample = sample.slice(0, int(np.searchsorted(ends, self.max_training_bytes, side="right")) + 1)
         rest = rows.filter(pc.is_null(rows["text"]))
         domains = sorted(set(rest["domain"].to_pylist()))
         smallest = [rest.filter(pc.equal(rest["domain"], domain)).slice(0, FLOOR_OF) for domain in domains]
@@ -92,6 +91,8 @@ class Tokenize(FitMap):
             trained = Path(self.tokenizer).read_text("utf-8")
         else:
             sample = partial.filter(pc.is_valid(partial["text"]))
+            ends = np.cumsum(pc.binary_length(sample["text"]).to_numpy())
+            sample = sample.filter(pa.array(ends <= self.max_training_bytes))
             is_train = sample["key"].to_numpy() >= _cut_of(sample["domain"], cuts)
             trained = train_bpe(sample["text"].filter(pa.array(is_train)).to_pylist(), self.vocab_size)
         return pa.table(
@@ -136,11 +137,14 @@ class Tokenize(FitMap):
 
 def _cut(text: pa.ChunkedArray, n_bytes: int) -> pa.ChunkedArray:
     """`text` with at most the first `n_bytes` bytes of each document, whole characters only."""
-    is_long = pc.fill_null(pc.greater(pc.binary_length(text), n_bytes), False)
-    beginnings = [
-        value.encode()[:n_bytes].decode(errors="ignore") for value in text.filter(is_long).to_pylist()
-    ]
-    return pc.replace_with_mask(text, is_long, pa.array(beginnings, text.type)) if beginnings else text
+    is_long = pc.fill_null(pc.greater(pc.binary_length(text), n_bytes), False).combine_chunks()
+    long_texts = text.filter(is_long).to_pylist()
+    if not long_texts:
+        return text
+    beginnings = [value.encode()[:n_bytes].decode(errors="ignore") for value in long_texts]
+    return pa.chunked_array(
+        [pc.replace_with_mask(text.combine_chunks(), is_long, pa.array(beginnings, text.type))]
+    )
 
 
 def _cut_of(domains: pa.ChunkedArray, cuts: Mapping[str, int]) -> np.ndarray:

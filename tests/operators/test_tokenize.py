@@ -86,6 +86,20 @@ def test_any_sharding_and_order_of_merges_gives_the_same_state(data: st.DataObje
     assert operator.finish(merged).equals(whole)
 
 
+def test_a_short_text_takes_no_room_that_a_longer_one_before_it_would_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tokenize, "train_bpe", lambda texts, size: json.dumps(texts))
+    for seed in range(100):
+        operator = Tokenize(vocab_size=280, max_training_bytes=500, seed=seed)
+        table = _table([text[: 3 * i] for i, text in enumerate(_texts(30))])
+        partials = [operator.observe(table.slice(i, 1)) for i in range(30)]
+        merged = partials[0]
+        for partial in partials[1:]:
+            merged = operator.merge([merged, partial])
+        assert operator.finish(merged).equals(_fit(operator, table))
+
+
 def test_rows_tokenize_the_same_in_any_sharding() -> None:
     operator = Tokenize(vocab_size=300)
     table = _table(_texts(40))
