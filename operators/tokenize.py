@@ -64,8 +64,8 @@ class Tokenize(FitMap):
         return self.merge([sampled, smallest])
 
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
-        """The texts of the smallest keys up to `max_training_bytes`, and the one beyond; each domain's smallest
-        keys.
+        """The texts of the smallest keys up to `max_training_bytes` and the one beyond; of each domain,
+        the smallest keys.
 
         Without the one beyond, a shorter text of a later merge would take its room.
         """
