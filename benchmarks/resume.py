@@ -101,7 +101,7 @@ def kill_and_resume(
         process = _start(command, run_dir)
         while done < n_kills:
             work_seconds = run_seconds - start_seconds
-            delay = start_seconds / 2 + draw.uniform(0, 2 * work_seconds / (n_kills + 1))
+            delay = start_seconds / 2 + draw.uniform(0, 1.5 * work_seconds / (n_kills + 1))
             if not _outlasts(process, delay):
                 break
             n_orphans += _kill(process)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .comparison import compare
@@ -35,6 +36,7 @@ def run(loaded: LoadedRecipe, run_dir: Path, progress: RunProgress | None = None
         UserError: what a person can put right; see errors.py.
     """
     start = time.monotonic()
+    run_dir = run_dir.absolute()  # workers on other machines have another working directory
     progress = progress or RunProgress()
     with opened(run_dir):
         engine = start_engine(loaded.recipe.engine)
@@ -136,9 +138,10 @@ def print_summary(outcome: Outcome, console: Console) -> None:
     if outcome.tokens:
         console.print(_domain_table(outcome))
     if outcome.choice is not None:
-        console.print(f"\nMixture: {outcome.choice.recommendation.sentence}", highlight=False)
+        sentence = f"\nMixture: {outcome.choice.recommendation.sentence}"
+        console.print(sentence, highlight=False, markup=False)
     if outcome.comparison is not None:
-        console.print(f"Training: {outcome.comparison.sentence}", highlight=False)
+        console.print(f"Training: {outcome.comparison.sentence}", highlight=False, markup=False)
     console.print(f"{outcome.seconds:.0f} s", highlight=False)
 
 
@@ -152,5 +155,5 @@ def _domain_table(outcome: Outcome) -> Table:
         table.add_column(name, justify="right")
     for domain, counts in outcome.tokens.items():
         weights = [f"{weights[domain]:.3f}" for weights in mixtures.values()]
-        table.add_row(domain, f"{counts['n_docs']:,}", f"{counts['n_tokens']:,}", *weights)
+        table.add_row(escape(domain), f"{counts['n_docs']:,}", f"{counts['n_tokens']:,}", *weights)
     return table
