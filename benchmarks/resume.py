@@ -195,14 +195,26 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _kill(process: "subprocess.Popen[str]") -> int:
-    """SIGKILL to the run's own process alone; the number of its children that do not end by themselves."""
-    children = psutil.Process(process.pid).children(recursive=True)
+    """SIGKILL to the run's own process alone; the number of its children that do not end by themselves.
+
+    Two agents of Ray do nothing of ours and end by themselves after a minute: nobody waits for them.
+    """
+    found = psutil.Process(process.pid).children(recursive=True)
+    children = [child for child in found if not _is_rays_agent(child)]
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(children, SECONDS_TO_DIE)
     for child in alive:
         child.kill()
     return len(alive)
+
+
+def _is_rays_agent(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "/agent" in command or "Agent" in command
 
 
 def main() -> None:

@@ -1,8 +1,11 @@
 """Tiny corpora made in code: several domains of words, with near-duplicates, repeats and fragments."""
 
+import contextlib
+import io
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,13 @@ import pytest
 from rich.console import Console
 
 from cuvee.operators.base import Fit, Operator
+from cuvee.pipeline.cli import main
 from cuvee.pipeline.curation import Curation
 from cuvee.pipeline.engines import Engine
 from cuvee.pipeline.listing import list_files, list_shards
 from cuvee.pipeline.plan import Plan, group_stages
 from cuvee.pipeline.progress import RunProgress
+from cuvee.pipeline.ray_engine import RayEngine
 from cuvee.pipeline.reading import Reader
 from cuvee.pipeline.recipe import Input, Recipe
 
@@ -35,6 +40,7 @@ TINY = (
     "n_layers: 1, d_model: 8, n_heads: 1, d_ff: 16, sequence_length: 16, batch_size: 4, n_tokens: 1024, "
     "validation_tokens: 256"
 )
+TOKENIZE = "tokenize: {vocab_size: 300, validation_fraction: 0.1}\n"
 TRAINING = f"""\
 mix:
   n_proxies: 4
@@ -102,6 +108,37 @@ def curation_of(
     plan = Plan((Reader(source, 10**6),), (tuple(files),), tuple(shards), stages)
     recipe = Recipe(name="r", inputs=(source,))
     return Curation(plan, recipe, folder / run, engine, RunProgress(Console(quiet=True)))
+
+
+@pytest.fixture(scope="session")
+def ray_engine() -> Iterator[Engine]:
+    """The one Ray cluster of the tests; what runs meanwhile uses it, too."""
+    pytest.importorskip("ray")
+    engine = RayEngine(2)
+    yield engine
+    engine.close()
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """A recipe with every section, in a folder whose name has spaces, and what its run left and printed."""
+
+    recipe: Path
+    run_dir: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """A run from text to trained models that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "with space ü"
+    recipe = write_corpus(folder)
+    recipe.write_text(recipe.read_text("utf-8") + TOKENIZE + TRAINING, "utf-8")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("COLUMNS", "160")
+        assert main(["run", str(recipe), "--run-dir", str(folder / "run"), "--workers", "1"]) == 0
+    return WholeRun(recipe, folder / "run", printed.getvalue())
 
 
 @pytest.fixture

@@ -11,9 +11,7 @@ import pytest
 
 from cuvee.pipeline.cli import main
 
-from .conftest import CURATE, TRAINING, documents, file_bytes, write_corpus, write_jsonl
-
-TOKENIZE = "tokenize: {vocab_size: 300, validation_fraction: 0.1}\n"
+from .conftest import CURATE, TOKENIZE, WholeRun, documents, file_bytes, write_corpus, write_jsonl
 
 
 def _benchmark(name: str) -> ModuleType:
@@ -28,24 +26,15 @@ def _benchmark(name: str) -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def whole_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe from text to trained models, in a folder whose name has spaces."""
-    recipe = write_corpus(tmp_path_factory.mktemp("resume") / "with space ü")
-    recipe.write_text(recipe.read_text("utf-8") + TOKENIZE + TRAINING, "utf-8")
-    return recipe
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "n_kills"), [("local", 3), pytest.param("ray", 1, marks=pytest.mark.ray)])
 def test_a_run_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_one(
-    whole_recipe: Path, engine: str, n_kills: int, tmp_path: Path
+    whole_run: WholeRun, engine: str, n_kills: int, tmp_path: Path
 ) -> None:
     if engine == "ray":
         pytest.importorskip("ray")
-    undisturbed = whole_recipe.parent / "undisturbed"
     outcome = _benchmark("resume").kill_and_resume(
-        whole_recipe, engine, n_kills, 1, folder=tmp_path, undisturbed=undisturbed
+        whole_run.recipe, engine, n_kills, 1, folder=tmp_path, undisturbed=whole_run.run_dir
     )
     assert outcome.differing == ()
     assert outcome.identical
@@ -123,10 +112,10 @@ def test_what_only_judges_or_hastens_a_run_reruns_nothing(run: Callable[..., dic
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_engine")
 def test_another_engine_goes_on_in_the_same_directory(
     run: Callable[..., dict[Path, int]], tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray")
     first = run()
     expected = file_bytes(tmp_path / "run")
     gone = sorted((tmp_path / "run/stages").glob("*/part-0000[13].parquet"))

@@ -1,7 +1,5 @@
 """The whole line on a tiny corpus, and what each recipe leaves behind."""
 
-import contextlib
-import io
 import json
 import re
 from pathlib import Path
@@ -13,9 +11,7 @@ import pytest
 from cuvee.pipeline.cli import main
 from cuvee.streaming import TokenStore
 
-from .conftest import TRAINING, WORDS, write_corpus
-
-TOKENIZE = "tokenize: {vocab_size: 300, validation_fraction: 0.1}\n"
+from .conftest import TOKENIZE, WORDS, WholeRun, write_corpus
 
 
 def _run(recipe: Path, run_dir: Path, rest: str = "") -> int:
@@ -23,20 +19,8 @@ def _run(recipe: Path, run_dir: Path, rest: str = "") -> int:
     return main(["run", str(recipe), "--run-dir", str(run_dir)])
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The run directory of a recipe with every section, and what was printed."""
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "160")
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            assert _run(write_corpus(folder), folder / "run", TOKENIZE + TRAINING) == 0
-    return folder / "run", printed.getvalue()
-
-
-def test_the_summary_tells_the_funnel_the_domains_and_who_won(whole: tuple[Path, str]) -> None:
-    _, printed = whole
+def test_the_summary_tells_the_funnel_the_domains_and_who_won(whole_run: WholeRun) -> None:
+    printed = whole_run.printed
     lines = [re.split(r"  +", line.strip()) for line in printed.splitlines()]
     assert ["stage", "rows in", "kept", "dropped", "most frequent reasons"] in lines
     (first,) = (line for line in lines if line[0] == "gopher_quality")
@@ -47,8 +31,8 @@ def test_the_summary_tells_the_funnel_the_domains_and_who_won(whole: tuple[Path,
     assert re.search(r"^Report: .*$", printed, re.MULTILINE)
 
 
-def test_tokens_lie_by_domain_with_both_splits(whole: tuple[Path, str]) -> None:
-    run_dir, _ = whole
+def test_tokens_lie_by_domain_with_both_splits(whole_run: WholeRun) -> None:
+    run_dir = whole_run.run_dir
     for domain in WORDS:
         train, validation = (TokenStore(run_dir / "tokens" / domain, s) for s in ("train", "validation"))
         train.verify()
@@ -58,8 +42,8 @@ def test_tokens_lie_by_domain_with_both_splits(whole: tuple[Path, str]) -> None:
     assert (run_dir / "tokens/tokenizer.json").exists()
 
 
-def test_the_mixture_file_holds_weights_and_what_they_rest_on(whole: tuple[Path, str]) -> None:
-    run_dir, _ = whole
+def test_the_mixture_file_holds_weights_and_what_they_rest_on(whole_run: WholeRun) -> None:
+    run_dir = whole_run.run_dir
     found = json.loads((run_dir / "mix/mixture.json").read_text("utf-8"))
     assert found["format_version"] == 1
     assert sorted(found["mixtures"]) == ["candidate", "chosen", "natural", "uniform"]
@@ -75,8 +59,8 @@ def test_the_mixture_file_holds_weights_and_what_they_rest_on(whole: tuple[Path,
     assert isinstance(found["notes"], list)
 
 
-def test_every_proxy_is_a_row_of_weights_and_losses(whole: tuple[Path, str]) -> None:
-    run_dir, _ = whole
+def test_every_proxy_is_a_row_of_weights_and_losses(whole_run: WholeRun) -> None:
+    run_dir = whole_run.run_dir
     table = pq.read_table(run_dir / "mix/proxies.parquet")
     assert table["name"].to_pylist() == [f"proxy-{i:03d}" for i in range(4)]
     weights = np.stack([table[f"weight.{domain}"].to_numpy() for domain in WORDS], axis=1)
@@ -86,8 +70,8 @@ def test_every_proxy_is_a_row_of_weights_and_losses(whole: tuple[Path, str]) -> 
     assert set(table["n_tokens"].to_pylist()) == {1024}
 
 
-def test_the_race_leaves_curves_and_a_verdict(whole: tuple[Path, str]) -> None:
-    run_dir, printed = whole
+def test_the_race_leaves_curves_and_a_verdict(whole_run: WholeRun) -> None:
+    run_dir, printed = whole_run.run_dir, whole_run.printed
     curves = pq.read_table(run_dir / "train/curves.parquet")
     assert {"natural", "uniform"} <= set(curves["name"].to_pylist())
     assert sorted(set(curves["n_tokens"].to_pylist())) == [512, 1024]
@@ -96,8 +80,8 @@ def test_the_race_leaves_curves_and_a_verdict(whole: tuple[Path, str]) -> None:
     assert found["sentence"].split(":")[0] in " ".join(printed.split())
 
 
-def test_the_plan_is_the_recipe_with_every_default(whole: tuple[Path, str]) -> None:
-    run_dir, _ = whole
+def test_the_plan_is_the_recipe_with_every_default(whole_run: WholeRun) -> None:
+    run_dir = whole_run.run_dir
     plan = json.loads((run_dir / "plan.json").read_text("utf-8"))
     assert plan["recipe"]["seed"] == 42
     assert plan["recipe"]["mix"]["trust_region"] == 0.5
