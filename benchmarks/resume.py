@@ -24,6 +24,7 @@ FINISHED = (
     "train/runs/*.parquet",
 )
 """Files whose existence says that a unit of work is done."""
+Process = subprocess.Popen[str]
 SECONDS_TO_DIE = 20.0
 SECONDS_TO_END = 600.0
 
@@ -84,8 +85,8 @@ def kill_and_resume(
     Raises:
         RuntimeError: a run fails instead of ending.
     """
-    command = [Path(sys.executable).with_name("cuvee"), "run", recipe, "--engine", engine]
-    command += ["--workers", str(n_workers), "--run-dir"]
+    script = str(Path(sys.executable).with_name("cuvee"))
+    command = [script, "run", str(recipe), "--engine", engine, "--workers", str(n_workers), "--run-dir"]
     start_seconds, run_seconds = 4.0, 20.0
     if not (undisturbed / "plan.json").exists():
         start_seconds, run_seconds = _timed(command, undisturbed)
@@ -111,7 +112,7 @@ def kill_and_resume(
             process = _start(command, run_dir)
             # What is there now must be there untouched at the next look.
             redone |= {str(path) for path, stat in finished.items() if _stat(path) != stat}
-        _end(process)
+        _end(process, run_dir)
         redone |= {str(path) for path, stat in finished.items() if _stat(path) != stat}
         differing |= set(differences(undisturbed, run_dir))
         leftovers |= {str(path) for path in run_dir.rglob(".*.tmp")}
@@ -158,27 +159,27 @@ def _stat(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def _start(command: list[Path | str], run_dir: Path) -> "subprocess.Popen[str]":
+def _start(command: list[str], run_dir: Path) -> Process:
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     log = (run_dir.parent / f"{run_dir.name}.log").open("w")
     with log:
         return subprocess.Popen(
-            [*map(str, command), str(run_dir)], stdout=log, stderr=log, text=True, start_new_session=True
+            [*command, str(run_dir)], stdout=log, stderr=log, text=True, start_new_session=True
         )
 
 
-def _timed(command: list[Path | str], run_dir: Path) -> tuple[float, float]:
+def _timed(command: list[str], run_dir: Path) -> tuple[float, float]:
     """Run to the end; the seconds until the plan stood, and all of them."""
     begin = time.monotonic()
     process = _start(command, run_dir)
     while process.poll() is None and not (run_dir / "plan.json").exists():
         time.sleep(0.02)
     until_plan = time.monotonic() - begin
-    _end(process)
+    _end(process, run_dir)
     return until_plan, time.monotonic() - begin
 
 
-def _outlasts(process: "subprocess.Popen[str]", seconds: float) -> bool:
+def _outlasts(process: Process, seconds: float) -> bool:
     """Wait so long; whether the run still goes on then."""
     try:
         process.wait(seconds)
@@ -187,14 +188,13 @@ def _outlasts(process: "subprocess.Popen[str]", seconds: float) -> bool:
     return False
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: Process, run_dir: Path) -> None:
     if process.wait(SECONDS_TO_END) != 0:
-        *_, run_dir = process.args  # type: ignore[misc]
-        log = Path(f"{run_dir}.log").read_text()
+        log = Path(f"{run_dir}.log").read_text("utf-8")
         raise RuntimeError(f"cuvee ended with {process.returncode}: {log[-2000:]}")
 
 
-def _kill(process: "subprocess.Popen[str]") -> int:
+def _kill(process: Process) -> int:
     """SIGKILL to the run's own process alone; the number of its children that do not end by themselves.
 
     Two agents of Ray do nothing of ours and end by themselves after a minute: nobody waits for them.

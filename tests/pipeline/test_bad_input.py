@@ -249,8 +249,6 @@ def test_a_document_of_60_mb_is_read(recipe_of: Recipe, run: Run, tmp_path: Path
     start = time.monotonic()
     assert run(recipe_of()) == (0, "")
     assert time.monotonic() - start < 20
-    (part, *_) = (tmp_path / "run").rglob("part-00000.parquet")
-    assert part.exists()
 
 
 def test_every_document_dropped(recipe_of: Recipe, run: Run, tmp_path: Path) -> None:
