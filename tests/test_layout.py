@@ -1,4 +1,4 @@
-"""The shape of the house: who imports whom, what the wheel holds, what the type checker and the doctests say."""
+"""The shape of the house: who imports whom, what the wheel holds, what mypy and the doctests say."""
 
 import ast
 import doctest
