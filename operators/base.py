@@ -62,7 +62,8 @@ class Rule:
     def __str__(self) -> str:
         bounds = [f">= {self.minimum:g}"] if self.minimum is not None else []
         bounds += [f"<= {self.maximum:g}"] if self.maximum is not None else []
-        bounds += [f"in {', '.join(self.allowed)}"] if self.allowed is not None else []
+        if self.allowed is not None:
+            bounds.append(f"in {', '.join(self.allowed)}" if self.allowed else "null")
         return f"{self.score} {' and '.join(bounds)}"
 
 
@@ -77,6 +78,16 @@ class Operator(BaseModel):
     """Part of a stage's hash: raise it when the same parameters give other results."""
     reads: ClassVar[tuple[str, ...]] = ("text",)
     writes: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def columns_read(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns that the operator reads with parameters as a recipe has them, not validated yet."""
+        return cls.reads
+
+    def identity(self) -> dict[str, Any]:
+        """The parameters as JSON values, part of a stage's hash. An operator that reads files puts their
+        contents' hash here in place of their paths."""
+        return self.model_dump(mode="json")
 
 
 class Map(Operator):

@@ -92,7 +92,7 @@ def as_list(value: object) -> object:
     return tuple(value)
 
 
-def parse_operator(entry: object) -> Operator:
+def parse_operator(entry: object, info: ValidationInfo | None = None) -> Operator:
     """An operator from its bare name, or from a mapping of its name to its parameters.
 
     Raises:
@@ -116,7 +116,8 @@ def parse_operator(entry: object) -> Operator:
     # As JSON, strict refuses text for numbers, yet takes a list for a tuple. The dictionary puts the
     # operator's name into the locations of errors. "name:" with nothing below it is all defaults.
     text = json.dumps({name: {} if parameters is None else parameters})
-    return TypeAdapter(dict[str, operator]).validate_json(text, strict=True)[name]  # type: ignore[valid-type]
+    context = None if info is None else info.context
+    return TypeAdapter(dict[str, operator]).validate_json(text, strict=True, context=context)[name]  # type: ignore[valid-type]
 
 
 ByteSize = Annotated[
@@ -169,10 +170,10 @@ class Input(Section):
         "Relative to the recipe's folder; ${NAME} and ~ are expanded."
     )
     exclude: Patterns = Field((), description="Globs of files to leave out, such as '**/test_*.py'.")
-    format: Literal["auto", "jsonl", "parquet", "text"] = Field(
+    format: Literal["auto", "jsonl", "parquet", "warc", "wet", "text"] = Field(
         "auto",
-        description="auto goes by the suffix: .jsonl, .ndjson, .json (also .gz, .zst), .parquet; any other "
-        "file is text, one document.",
+        description="auto goes by the suffix: .jsonl, .ndjson, .json, .warc, .wet (also .gz, .zst) and "
+        ".parquet; any other file is text, one document.",
     )
     domain: str | None = Field(
         None,
