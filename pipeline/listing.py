@@ -1,7 +1,8 @@
 """Inputs of a recipe -> files -> shards: what there is to read, and in which pieces.
 
-A shard is the unit of work, failure and resume: a byte range of a plain JSONL file, a row-group range of a
-Parquet file, a whole compressed JSONL file (it has no middle to enter), or a run of small text files.
+A shard is the unit of work, failure and resume: a byte range of a plain JSONL file or of a gzip WARC file, a
+row-group range of a Parquet file, a whole file of any other kind (it has no middle to enter), or a run of
+small text files.
 """
 
 import difflib
@@ -28,6 +29,8 @@ SUFFIX_FORMAT = {
     ".json": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".warc": "warc",
+    ".wet": "wet",
 }
 SUFFIX_CODEC = {".gz": "gzip", ".zst": "zstd"}
 HEAD_BYTES = 1 << 20
@@ -52,7 +55,7 @@ class File:
 
     @property
     def format(self) -> str:
-        """jsonl, parquet or text, by suffix."""
+        """jsonl, parquet, warc, wet or text, by suffix."""
         stem, suffix = posixpath.splitext(self.relative)
         if suffix in SUFFIX_CODEC:
             suffix = posixpath.splitext(stem)[1]
@@ -61,7 +64,7 @@ class File:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a file. `start` and `stop` count bytes (jsonl, text) or row groups (parquet)."""
+    """A part of a file. `start` and `stop` count bytes (jsonl, text, warc, wet) or row groups (parquet)."""
 
     file: File
     start: int
@@ -189,7 +192,8 @@ def list_shards(
 
 
 def _byte_ranges(file: File, source: Input, shard_bytes: int, where: str) -> Iterator[tuple[int, int]]:
-    if file.codec:
+    is_archive = (file.format if source.format == "auto" else source.format) in ("warc", "wet")
+    if is_archive != (file.codec == "gzip") or file.codec == "zstd":
         yield 0, file.n_bytes
         return
     n_shards = max(1, round(file.n_bytes / shard_bytes))

@@ -15,6 +15,7 @@ from .reading import Reader
 from .recipe import LoadedRecipe, Recipe
 from .row_limits import key_limit
 from .run_directory import read_json, write_json
+from .web_archive import require_readers
 
 LAYOUT_VERSION = 1
 """Part of every hash: raise it when the same operators write other bytes."""
@@ -74,6 +75,8 @@ def make_plan(loaded: LoadedRecipe, run_dir: Path) -> Plan:
         jsonl = next((file for file in files if _format(source, file) == "jsonl" and file.n_bytes), None)
         if jsonl is not None:
             check_first_records(source, jsonl, where)
+        if any(_format(source, file) in ("warc", "wet") for file in files):
+            require_readers()
         cut = list_shards(index, source, files, recipe.reading.shard_bytes, where)
         reader = Reader(source, recipe.reading.max_document_bytes, recipe.seed)
         listings.append(tuple(files))
@@ -161,7 +164,7 @@ def group_stages(operators: Sequence[Operator], last_fit: Fit | None, input_hash
 
 def describe(operator: Operator) -> list[Any]:
     """What makes an operator's results: name, version, parameters."""
-    return [operator.name, operator.version, operator.model_dump(mode="json")]
+    return [operator.name, operator.version, operator.identity()]
 
 
 def digest(value: Any) -> str:

@@ -4,6 +4,8 @@ A record that is broken (not JSON, not UTF-8, no text, too long) is skipped and 
 (truncated, corrupt) makes its whole shard unreadable: see `BrokenShardError`.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,7 @@ from .lines import BLOCK_BYTES, Line, lines_of
 from .listing import TEXT_TYPES, File, Piece, Shard, display, open_stream
 from .recipe import Input
 from .row_limits import row_keys
+from .web_archive import Damage, NoPage, pages_of
 
 DOCUMENT_COLUMNS = {
     "id": pa.string(),
@@ -61,9 +64,12 @@ class Reader:
         reading = Reading(self.source)
         for piece in shard.pieces:
             try:
-                {"jsonl": self._jsonl, "parquet": self._parquet, "text": self._text}[shard.format](
-                    piece, reading
-                )
+                if shard.format in ("warc", "wet"):
+                    self._archive(piece, shard.format, reading)
+                else:
+                    {"jsonl": self._jsonl, "parquet": self._parquet, "text": self._text}[shard.format](
+                        piece, reading
+                    )
             except (OSError, pa.ArrowException) as error:
                 raise BrokenShardError(
                     f"{display(piece.file.uri)}: {error}; restore or remove the file"
@@ -110,6 +116,18 @@ class Reader:
             table, positions = table.filter(pa.array(taken)), positions[taken]
         reading.accept_table(piece.file, positions, table, self.max_document_bytes, self._too_long)
 
+    def _archive(self, piece: Piece, kind: str, reading: "Reading") -> None:
+        for found in pages_of(piece, kind, self.max_document_bytes):
+            if isinstance(found, Damage):
+                reading.reject(piece.file, found.offset, found.reason, found.detail)
+            elif isinstance(found, NoPage):
+                reading.n_no_page[found.reason] += 1
+            elif self._takes(piece.file, np.array([found.position]))[0]:
+                name = f"{self.source.source}/{piece.file.relative}:{found.label}"
+                reading.accept(name, found.fields)
+            else:
+                reading.n_over_limit += 1
+
     def _text(self, piece: Piece, reading: "Reading") -> None:
         if not self._takes(piece.file, np.zeros(1, dtype=np.int64))[0]:
             reading.n_over_limit += 1
@@ -144,8 +162,10 @@ class Reading:
 
     source: Input
     n_over_limit: int = 0
+    n_no_page: Counter[str] = field(default_factory=Counter)
+    """Sound records of web archives that are no documents, by what they are."""
     _ids: list[str] = field(default_factory=list)
-    _records: list[dict[str, Any]] = field(default_factory=list)
+    _records: list[Mapping[str, Any]] = field(default_factory=list)
     _tables: list[pa.Table] = field(default_factory=list)
     _rejected: list[dict[str, str]] = field(default_factory=list)
 
@@ -172,7 +192,7 @@ class Reading:
         else:
             self.accept(f"{self.source.source}/{file.relative}:{offset}", record)
 
-    def accept(self, default_id: str, record: dict[str, Any]) -> None:
+    def accept(self, default_id: str, record: Mapping[str, Any]) -> None:
         """Take one row."""
         self._ids.append(default_id)
         self._records.append(record)

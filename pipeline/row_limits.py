@@ -1,6 +1,7 @@
 """`max_rows` and `max_bytes`: which rows of an input are taken, whatever its files are cut into."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 
 import fsspec
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from .lines import BLOCK_BYTES, lines_of
 from .listing import Piece, Shard, open_stream
 from .recipe import Input
+from .web_archive import Page, pages_of
 
 
 def row_keys(seed: int, source: str, relative: str, positions: np.ndarray) -> np.ndarray:
@@ -62,6 +64,10 @@ def _row_sizes(piece: Piece, kind: str, source: Input) -> tuple[np.ndarray, np.n
         lines = [(line.offset, line.n_bytes) for some in lines_of(piece, BLOCK_BYTES) for line in some]
         found = np.array(lines, dtype=np.int64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
+    if kind in ("warc", "wet"):
+        pages = [page for page in pages_of(piece, kind, sys.maxsize >> 1) if isinstance(page, Page)]
+        sizes = [len((page.fields["text"] or "").encode()) for page in pages]
+        return np.array([page.position for page in pages], np.int64), np.array(sizes, np.int64)
     with fsspec.open(piece.file.uri) as stream:
         parquet = pq.ParquetFile(stream)
         first = sum(parquet.metadata.row_group(group).num_rows for group in range(piece.start))

@@ -39,6 +39,8 @@ class Accounting:
     dropped: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, int] = field(default_factory=dict)
     over_limit: int = 0
+    no_page: dict[str, int] = field(default_factory=dict)
+    """Sound records of web archives that are no documents and no rows: requests, images, redirects."""
 
     def check(self, where: str) -> None:
         """Raises:
@@ -148,6 +150,7 @@ def run_shard(task: ShardTask) -> ShardResult:
         accounting.rows_in += unreadable.num_rows
         accounting.unreadable = count(unreadable["reason"])
         accounting.over_limit = reading.n_over_limit
+        accounting.no_page = dict(sorted(reading.n_no_page.items()))
         left.append(
             set_columns(unreadable, {"dropped_by": pa.array(["read"] * len(unreadable), pa.string())})
         )
