@@ -74,7 +74,8 @@ def test_a_second_pass_changes_nothing(documents):
     once = Pii().apply(documents)
     twice = Pii().apply(once)
     assert twice["text"].equals(once["text"])
-    assert set(twice["pii.n_emails"].to_pylist() + twice["pii.n_ips"].to_pylist()) == {0}
+    counts = [twice[name].to_pylist() for name in ("pii.n_emails", "pii.n_ips", "pii.n_phones")]
+    assert {n for column in counts for n in column} == {0}
 
 
 def test_the_placeholders_are_the_recipes_to_choose(table_of):
@@ -87,3 +88,38 @@ def test_a_missing_text_stays_missing(table_of):
     result = Pii().apply(table_of(None, "a@b.de"))
     assert result["text"].to_pylist() == [None, "email@example.com"]
     assert result["pii.n_emails"].to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("call +49 30 901820.", "call +1 202-555-0100."),
+        ("+44 (0)20 7613 9800, +33 1 44 30 10 00", "+1 202-555-0100, +1 202-555-0100"),
+        ("tel:+352224455", "tel:+1 202-555-0100"),
+        ("(212) 736-5000 or 212-736-5000", "+1 202-555-0100 or +1 202-555-0100"),
+        ("1-800-736-5000; 212.736.5000", "+1 202-555-0100; +1 202-555-0100"),
+    ],
+)
+def test_a_phone_number_is_replaced(text, clean, table_of):
+    result = Pii().apply(table_of(text))
+    assert result["text"].to_pylist() == [clean]
+    assert result["pii.n_phones"].to_pylist() == [clean.count("555")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+1 202-555-0100 and 212-555-0199",  # of fiction
+        "2024-05-17 17:30:00+0100 +10000 +2.941 $16.176 x+12345678 [A-Z]+123456789",
+        "ISBN 978-3-16-148410-0, 123-456-7890, 12-345-6789, 1212-736-5000, 212-736-50001",
+        "2127365000 order 555-1234 v1.212.736.5000",
+    ],
+)
+def test_what_is_no_phone_number_of_anybody_stays(text, table_of):
+    assert Pii().apply(table_of(text))["text"].to_pylist() == [text]
+
+
+def test_phone_numbers_can_be_left_as_they_are(table_of):
+    result = Pii(replace_phone=None).apply(table_of("call +49 30 901820"))
+    assert result["text"].to_pylist() == ["call +49 30 901820"]
+    assert result["pii.n_phones"].to_pylist() == [0]
