@@ -7,6 +7,7 @@ Nothing else is normalised: the composed and the decomposed form of a letter dif
 """
 
 import re
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -68,12 +69,24 @@ def words_reference(text: str) -> list[str]:
     >>> words_reference("Don't PANIC_2: 東京 ไม้")
     ['don', 't', 'panic_2', '東', '京', 'ไ', 'ม้']
     """
-    kinds = "".join(
-        "u" if flags & UNSPACED else "m" if flags & MARK else "w" if flags & WORD else " "
-        for flags in map(flags_reference, text)
-    )
     lower = "".join(map(lower_reference, text))
-    return [lower[found.start() : found.end()] for found in re.finditer("um*|[wm]+", kinds)]
+    return [lower[start:end] for start, end in word_spans(text)]
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text begin and end, in characters. Plain Python, for the few texts of interest.
+
+    >>> word_spans("Don't PANIC")
+    [(0, 3), (4, 5), (6, 11)]
+    """
+    kinds = "".join(map(_kind, text))
+    return [found.span() for found in re.finditer("um*|[wm]+", kinds)]
+
+
+@cache
+def _kind(character: str) -> str:
+    flags = flags_reference(character)
+    return "u" if flags & UNSPACED else "m" if flags & MARK else "w" if flags & WORD else " "
 
 
 @kernel
