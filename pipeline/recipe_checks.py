@@ -61,8 +61,10 @@ def _operators(curate: Sequence[Any], document: LocatedYaml) -> Iterator[Problem
             yield Problem(("curate", i, operator.name), f"{found}; keep one of the two")
         first.setdefault(operator.name, i)
         above = {column for j, other in listed.items() if j < i for column in other.writes}
-        for column in operator.reads:
-            if column not in above and column not in operator.writes:
+        entry = curate[i]
+        parameters = _mapping(entry.get(operator.name)) if isinstance(entry, dict) else {}
+        for column in operator.columns_read(parameters):
+            if isinstance(column, str) and column not in above and column not in operator.writes:
                 yield from _unwritten(column, i, listed, document)
 
 
