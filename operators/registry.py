@@ -5,13 +5,29 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from .base import Operator
+from .decontaminate import Decontaminate
 from .exact_dedup import ExactDedup
+from .extract import Extract
+from .fix_unicode import FixUnicode
 from .gopher_quality import GopherQuality
 from .language import Language
 from .minhash_dedup import MinHashDedup
 from .pii import Pii
+from .rehydrate import Rehydrate
+from .url_filter import UrlFilter
 
-BUILT_IN: tuple[type[Operator], ...] = (Language, GopherQuality, ExactDedup, MinHashDedup, Pii)
+BUILT_IN: tuple[type[Operator], ...] = (
+    UrlFilter,
+    Extract,
+    Language,
+    GopherQuality,
+    ExactDedup,
+    MinHashDedup,
+    Decontaminate,
+    FixUnicode,
+    Rehydrate,
+    Pii,
+)
 ENTRY_POINTS = "cuvee.operators"
 
 
