@@ -1,4 +1,4 @@
-"""The command line: ``cuvee run``, ``check``, ``schema``, ``operators``.
+"""The command line: ``cuvee run``, ``check``, ``whatif``, ``schema``, ``operators``.
 
 Exit codes: 0 done, 1 a fault of cuvee itself (with its traceback), 2 a mistake in the command or the recipe,
 3 in the data, 4 a machine that refuses, 130 interrupted.
@@ -69,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("recipe", type=Path)
     check.set_defaults(command=_check)
 
+    whatif = commands.add_parser(
+        "whatif", help="tell what other thresholds of a filter would have done, from a run's stored scores"
+    )
+    whatif.add_argument("run_dir", type=Path)
+    whatif.add_argument("assignments", nargs="+", metavar="OPERATOR.THRESHOLD=VALUE")
+    whatif.add_argument("--examples", type=_count, default=3, metavar="N", help="rows to show of each change")
+    whatif.set_defaults(command=_whatif)
+
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     schema.set_defaults(command=_schema)
 
@@ -113,6 +121,14 @@ def _check(arguments: argparse.Namespace) -> None:
         out.print(f"then {mix.n_proxies} proxy models of {mix.proxy.n_tokens:,} tokens choose the mixture")
     if train := recipe.train:
         out.print(f"and models of {train.n_tokens:,} tokens compare it with the natural and the uniform one")
+
+
+def _whatif(arguments: argparse.Namespace) -> None:
+    from .whatif import what_if
+    from .whatif_text import print_what_if
+
+    _known_operators()
+    print_what_if(what_if(arguments.run_dir, arguments.assignments, arguments.examples), console())
 
 
 def _schema(arguments: argparse.Namespace) -> None:
