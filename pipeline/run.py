@@ -135,6 +135,10 @@ def print_summary(outcome: Outcome, console: Console) -> None:
             manifest["stage"], f"{found['rows_in']:,}", f"{found['rows_kept']:,}", f"{n_left:,}", listed
         )
     console.print(funnel)
+    no_page = outcome.manifests[0]["accounting"].get("no_page") if outcome.manifests else None
+    if no_page:
+        listed = ", ".join(f"{kind} {n:,}" for kind, n in sorted(no_page.items(), key=lambda pair: -pair[1]))
+        console.print(f"Records of web archives that are no pages: {listed}", highlight=False)
     if outcome.tokens:
         console.print(_domain_table(outcome))
     if outcome.choice is not None:
