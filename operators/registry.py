@@ -10,8 +10,9 @@ from .gopher_quality import GopherQuality
 from .language import Language
 from .minhash_dedup import MinHashDedup
 from .pii import Pii
+from .url_dedup import UrlDedup
 
-BUILT_IN: tuple[type[Operator], ...] = (Language, GopherQuality, ExactDedup, MinHashDedup, Pii)
+BUILT_IN: tuple[type[Operator], ...] = (Language, GopherQuality, UrlDedup, ExactDedup, MinHashDedup, Pii)
 ENTRY_POINTS = "cuvee.operators"
 
 
