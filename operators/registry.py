@@ -9,10 +9,19 @@ from .exact_dedup import ExactDedup
 from .gopher_quality import GopherQuality
 from .language import Language
 from .minhash_dedup import MinHashDedup
+from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
 from .url_dedup import UrlDedup
 
-BUILT_IN: tuple[type[Operator], ...] = (Language, GopherQuality, UrlDedup, ExactDedup, MinHashDedup, Pii)
+BUILT_IN: tuple[type[Operator], ...] = (
+    Language,
+    GopherQuality,
+    UrlDedup,
+    ExactDedup,
+    MinHashDedup,
+    ParagraphDedup,
+    Pii,
+)
 ENTRY_POINTS = "cuvee.operators"
 
 
