@@ -11,6 +11,7 @@ from .language import Language
 from .minhash_dedup import MinHashDedup
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
+from .substring_dedup import SubstringDedup
 from .url_dedup import UrlDedup
 
 BUILT_IN: tuple[type[Operator], ...] = (
@@ -20,8 +21,10 @@ BUILT_IN: tuple[type[Operator], ...] = (
     ExactDedup,
     MinHashDedup,
     ParagraphDedup,
+    SubstringDedup,
     Pii,
 )
+
 ENTRY_POINTS = "cuvee.operators"
 
 
