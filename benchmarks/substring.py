@@ -125,7 +125,7 @@ def suffix_array_seconds(corpora: Sequence[Sequence[str]]) -> list[float]:
 
 
 def planted(texts: Sequence[str], seed: int = 0) -> tuple[float, int]:
-    """(share of planted passages of 50 words found, bytes cut out that a set of all windows does not name)."""
+    """(share of planted passages of 50 words found, bytes cut out that do not occur before)."""
     random = np.random.default_rng(seed)
     operator = SubstringDedup(borders="character", min_bytes_left=0)
     documents = first_bytes(texts, 1_000_000)

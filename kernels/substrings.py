@@ -77,8 +77,14 @@ def window_runs_reference(
             first, *others = windows
             places = hashes[first : first + len(others) + length - k + 1].count(key)
             runs.append((key, d, begin + first, len(others) + 1, places > 1))
-    types = (np.uint64, np.int64, np.int64, np.int64, np.bool_)
-    return WindowRuns(*(np.array([run[i] for run in runs], types[i]) for i in range(5)))
+    keys, documents, firsts, counts, repeats = zip(*runs, strict=True) if runs else [()] * 5
+    return WindowRuns(
+        np.array(keys, np.uint64),
+        np.array(documents, np.int64),
+        np.array(firsts, np.int64),
+        np.array(counts, np.int64),
+        np.array(repeats, np.bool_),
+    )
 
 
 def _kgram_hash_reference(kgram: bytes) -> int:
