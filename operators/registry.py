@@ -12,8 +12,11 @@ from .fix_unicode import FixUnicode
 from .gopher_quality import GopherQuality
 from .language import Language
 from .minhash_dedup import MinHashDedup
+from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
 from .rehydrate import Rehydrate
+from .substring_dedup import SubstringDedup
+from .url_dedup import UrlDedup
 from .url_filter import UrlFilter
 
 BUILT_IN: tuple[type[Operator], ...] = (
@@ -21,8 +24,11 @@ BUILT_IN: tuple[type[Operator], ...] = (
     Extract,
     Language,
     GopherQuality,
+    UrlDedup,
     ExactDedup,
     MinHashDedup,
+    ParagraphDedup,
+    SubstringDedup,
     Decontaminate,
     FixUnicode,
     Rehydrate,

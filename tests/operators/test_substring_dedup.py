@@ -1,0 +1,127 @@
+"""Every repeated passage goes but its first occurrence, and nothing else does."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from pydantic import ValidationError
+
+from cuvee.operators.substring_dedup import SubstringDedup
+
+N = 8
+# Few letters, periods and pieces that recur, so that windows of 8 bytes do repeat.
+PIECES = ["abcdefgh", "cdefghij", "aaaaaaaaaaaa", "abababababab", "x", "é東", " the "]
+TEXTS = st.lists(
+    st.lists(st.sampled_from(PIECES), max_size=6).map("".join) | st.text("ab", max_size=25), max_size=6
+)
+
+
+def _documents(texts):
+    return pa.table(
+        {"id": [f"doc-{i}" for i in range(len(texts))], "text": pa.array(texts, pa.large_string())}
+    )
+
+
+def _expected(texts, keep):
+    """Spans by brute force: all windows of all documents in a dictionary, the bytes of those that go, and
+    what of these is no part of a character."""
+    windows = {}
+    for d, text in enumerate(text.encode() for text in texts):
+        for i in range(len(text) - N + 1):
+            windows.setdefault(text[i : i + N], []).append((d, i))
+    goes = [set() for _ in texts]
+    for places in windows.values():
+        for d, i in places[1 if keep == "first" else 0 :] if len(places) > 1 else ():
+            goes[d] |= set(range(i, i + N))
+    return [_whole_characters(text, gone) for text, gone in zip(texts, goes, strict=True)]
+
+
+def _whole_characters(text, gone):
+    spans, at = [], 0
+    for character in text:
+        n = len(character.encode())
+        # A character cut at the edge of a span stays; a span has at least N bytes, so no span is inside one.
+        if set(range(at, at + n)) <= gone:
+            if spans and spans[-1] == at:
+                spans[-1] = at + n
+            else:
+                spans += [at, at + n]
+        at += n
+    return spans
+
+
+@given(texts=TEXTS, keep=st.sampled_from(["first", "none"]))
+def test_in_any_sharding_exactly_the_bytes_of_repeated_windows_go(texts, keep, check_operator):
+    operator = SubstringDedup(min_bytes=N, keep=keep, borders="character", min_bytes_left=0)
+    result = check_operator(operator, _documents(texts))
+    assert result["substring_dedup.spans"].to_pylist() == _expected(texts, keep)
+    assert result["reason"].null_count == len(texts)
+
+
+@given(texts=TEXTS)
+def test_what_goes_and_what_stays_make_up_the_text(texts, check_operator):
+    result = check_operator(SubstringDedup(min_bytes=N, min_bytes_left=0), _documents(texts))
+    for text, left, spans, n_removed in zip(
+        texts,
+        *(
+            result[name].to_pylist()
+            for name in ("text", "substring_dedup.spans", "substring_dedup.n_bytes_removed")
+        ),
+        strict=True,
+    ):
+        data = text.encode()
+        keep = np.ones(len(data), bool)
+        for start, stop in zip(spans[::2], spans[1::2], strict=True):
+            keep[start:stop] = False
+        assert bytes(data[i] for i in np.flatnonzero(keep)).decode() == left
+        assert n_removed == len(data) - len(left.encode())
+
+
+@given(seed=st.integers(0, 2**32 - 1), copies=st.integers(2, 5))
+def test_planted_passages_are_found_wherever_they_stand(seed, copies):
+    random = np.random.default_rng(seed)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    passage = "".join(random.choice(letters, 120))
+    texts, places = [], []
+    for _ in range(copies):
+        before, after = ("".join(random.choice(letters, random.integers(0, 400))) for _ in range(2))
+        texts.append(before + passage + after)
+        places.append([len(before), len(before) + 120])
+    operator = SubstringDedup(borders="character")
+    table = _documents(texts).append_column("_row", pa.array(range(copies), pa.int64()))
+    state = operator.finish(operator.merge([operator.combine(operator.observe(table))]))
+    # A letter beside the passage agrees by chance with probability 1/26: spans may be longer, never shorter.
+    assert state["_row"].to_pylist() == list(range(1, copies))
+    for row, start, stop in zip(*state.to_pydict().values(), strict=True):
+        assert start <= places[row][0] < places[row][1] <= stop
+        assert texts[row][start:stop] in texts[0] or copies > 2
+
+
+def test_it_keeps_the_contract_of_an_operator(documents, check_operator):
+    result = check_operator(SubstringDedup(min_bytes=20), documents)
+    assert result["reason"].to_pylist()[5] == "nothing_left"
+    assert result["text"][5].as_py() == documents["text"][5].as_py(), "a dropped document keeps its text"
+
+
+def test_cuts_split_no_word_unless_they_may(check_operator):
+    texts = ["the old barrels of the cellar rest", "no mold barrels of the cellars break"]
+    by_word = check_operator(SubstringDedup(min_bytes=10), _documents(texts))
+    assert by_word["text"].to_pylist() == [texts[0], "no mold cellars break"]
+    # Not "moldcellars", though the space after "the" repeats as well.
+    by_character = check_operator(SubstringDedup(min_bytes=10, borders="character"), _documents(texts))
+    assert by_character["text"].to_pylist() == [texts[0], "no ms break"]
+
+
+def test_no_copy_stays_where_none_is_asked_for(check_operator):
+    texts = ["first: 0123456789", "second: 0123456789", "third"]
+    result = check_operator(SubstringDedup(min_bytes=10, keep="none"), _documents(texts))
+    assert result["text"].to_pylist() == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_bytes": 7}, {"keep": "last"}, {"borders": "line"}, {"min_bytes_left": -1}, {"length": 9}]
+)
+def test_a_wrong_parameter_is_refused(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        SubstringDedup(**wrong)
