@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-EXTRAS := train,ray,test,dev
+EXTRAS := train,trees,ray,test,dev
 RUN    ?= runs/demo
 
 .DEFAULT_GOAL := help
