@@ -175,8 +175,8 @@ def recommend(
             candidate, origin = _pessimistic_optimum(pessimistic, region, starts)
         else:
             candidate, origin = _best_sample(pessimistic, region, starts, seed)
-    points = {"candidate": candidate, "natural": region.centre, "uniform": uniform}
-    return _report(mixer, objective, points, origin, seed)
+        points = {"candidate": candidate, "natural": region.centre, "uniform": uniform}
+        return _report(mixer, objective, points, origin, seed)
 
 
 def _report(

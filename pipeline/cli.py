@@ -1,4 +1,4 @@
-"""The command line: ``cuvee run``, ``check``, ``schema``, ``operators``.
+"""The command line: ``cuvee run``, ``check``, ``mix``, ``schema``, ``operators``.
 
 Exit codes: 0 done, 1 a fault of cuvee itself (with its traceback), 2 a mistake in the command or the recipe,
 3 in the data, 4 a machine that refuses, 130 interrupted.
@@ -22,6 +22,7 @@ from .errors import EnvironmentFailure, UsageError, UserError
 from .installation import MB, Collected, collect
 from .listing import list_files
 from .manual import console, list_of_operators, manual_of
+from .mix_arguments import add_mix
 from .plan import group_stages
 from .recipe import LoadedRecipe, RecipeError, load_recipe
 from .schema import recipe_schema
@@ -68,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("recipe", type=Path)
     check.set_defaults(command=_check)
+
+    add_mix(commands)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     schema.set_defaults(command=_schema)
