@@ -121,11 +121,13 @@ class EnsembleMixer:
 
 
 def _combined(predictions: list[Prediction], shares: Floats) -> Prediction:
-    """Mean and standard deviation of a mixture of predictions; shares broadcast to (members, M, J)."""
+    """The mean, and the geometric mean of the standard deviations; shares broadcast to (members, M, J).
+
+    The members have seen the same noise, so that their errors are nearly one error: no average shrinks it.
+    """
     means = np.stack([p.mean for p in predictions])
-    variances = np.stack([p.std for p in predictions]) ** 2
-    mean = (shares * means).sum(axis=0)
-    return Prediction(mean, np.sqrt((shares * (variances + (means - mean) ** 2)).sum(axis=0)))
+    log_stds = np.log([p.std for p in predictions])
+    return Prediction((shares * means).sum(axis=0), np.exp((shares * log_stds).sum(axis=0)))
 
 
 def _shares(left_out: Floats, metrics: Floats) -> Floats:
