@@ -47,7 +47,7 @@ TARGET = "metric/the_pile_pile_cc_val_loss"
 SMALL, LARGE = Fidelity(1_000_000, 10**9), Fidelity(60_000_000, 10**9)
 MIXERS = ("linear", "regmix", "mixing_law", "bimix", "power_law", "gaussian_process")
 N_SPLITS, N_ANCHORS = 20, 8
-N_SUBSETS = {32: 8, 128: 4}
+N_SUBSETS = {32: 10, 128: 10}
 N_SAMPLES, N_TOP = 100_000, 128  # RegMix's search
 LIGHTGBM = """
 import sys, time, numpy as np, lightgbm
