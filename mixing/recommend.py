@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
-from .design import MIN_WEIGHT, kl_divergence, project_to_capped_simplex
+from .design import MIN_WEIGHT, kl_divergence, project_to_capped_simplex, sample_design
 from .mixer import Mixer
 
 Floats = NDArray[np.float64]
@@ -24,6 +25,7 @@ N_DRAWS = 256  # posterior draws inside the optimiser
 N_FRESH_DRAWS = 4096  # other draws, to judge the optimum that was found with the first
 N_PERMUTATIONS = 9999
 STEP = 1e-4  # of the finite differences, towards each domain
+N_SAMPLES, N_AVERAGED = 1024, 16  # for mixers without a gradient
 LOWEST_WEIGHT = 1e-6  # keeps sqrt(w) and w log w differentiable
 
 
@@ -136,7 +138,7 @@ def recommend(
     With d(w) = objective(w) - objective(natural) in each of 256 posterior draws, the candidate minimises
     mean d + 1 sd d (pessimistic). Draws hold the correlation between metrics and between mixtures: what is
     unknown but common to w and natural cancels. It is found by SLSQP from the natural, the uniform and the
-    best observed mixture.
+    best observed mixture; for a mixer without a gradient, among random mixtures.
 
     It is recommended only if what the runs show supports it. First, leave-one-out predictions must rank the
     runs better than chance (p <= 0.05). Second, the gain's central 90 % interval must lie above zero. Mixers
@@ -167,11 +169,14 @@ def recommend(
     uniform = project_to_capped_simplex(np.ones(len(upper)), upper)
     observed = region.pull(runs.weights[np.argmin(objective(runs.metrics, runs.metric_names))])
     starts = {"natural": region.centre, "uniform": region.pull(uniform), "observed": observed}
-    candidate, origin = _pessimistic_optimum(
-        _pessimistic(mixer, objective, region.centre, seed), region, starts
-    )
-    points = {"candidate": candidate, "natural": region.centre, "uniform": uniform}
-    return _report(mixer, objective, points, origin, seed)
+    pessimistic = _pessimistic(mixer, objective, region.centre, seed)
+    with threadpool_limits(1):  # steps on a few rows each: threads cost more than they give
+        if mixer.is_smooth:
+            candidate, origin = _pessimistic_optimum(pessimistic, region, starts)
+        else:
+            candidate, origin = _best_sample(pessimistic, region, starts, seed)
+        points = {"candidate": candidate, "natural": region.centre, "uniform": uniform}
+        return _report(mixer, objective, points, origin, seed)
 
 
 def _report(
@@ -243,6 +248,20 @@ def _pessimistic_optimum(loss: Loss, region: _Region, starts: Mapping[str, Float
     candidates = np.stack([region.centre, starts["observed"], *optima])
     best = int(np.argmin(loss(candidates)))
     return candidates[best], ("natural", "observed", "optimum")[min(best, 2)]
+
+
+def _best_sample(
+    loss: Loss, region: _Region, starts: Mapping[str, Floats], seed: int
+) -> tuple[Floats, Origin]:
+    """The mean of the 16 best of 1024 random mixtures, the best observed mixture or the natural one.
+
+    RegMix averages as well: single predictions of trees are ragged.
+    """
+    drawn = np.stack([region.pull(w) for w in sample_design(region.centre, N_SAMPLES, seed, region.upper)])
+    best = drawn[np.argsort(loss(drawn), kind="stable")[:N_AVERAGED]]
+    candidates = np.stack([region.centre, starts["observed"], region.pull(best.mean(axis=0))])
+    winner = int(np.argmin(loss(candidates)))
+    return candidates[winner], ("natural", "observed", "optimum")[winner]
 
 
 def _descend(loss: Loss, region: _Region, start: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import Literal, Self
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from .mixer import Fidelity, Floats, Prediction, Surfaces
+from .mixer import Fidelity, Floats, Prediction, Surfaces, check_fidelity, check_runs, error_correlation
 from .table import RunTable
 
 Trend = Callable[[Floats], Floats]  # weights (M, K) -> losses (M, J)
@@ -20,7 +20,6 @@ VARIANCE_RATIOS = np.logspace(-3, 3, 7)
 SLOPE_STD = 0.1  # of b around 1, a priori; log-normal hyper-prior, a factor of e either way
 NOISE_PRIOR_RUNS = 2.0  # weight of the noise prior: as many runs had shown
 NOISE_PRIOR_SHARE = 0.05  # this share of the metric's standard deviation
-CORRELATION_PRIOR = 0.5  # between metrics, with the weight of J runs
 
 
 @dataclass(eq=False)
@@ -50,6 +49,7 @@ class TrendResidualMixer:
 
     trend: Trend | None = None
     features: Literal["sqrt", "log"] = "sqrt"
+    is_smooth = True
     _runs: RunTable | None = field(default=None, init=False, repr=False)
     _posteriors: list[_Posterior] = field(default_factory=list, init=False, repr=False)
 
@@ -65,14 +65,7 @@ class TrendResidualMixer:
         Raises:
             ValueError: fewer runs, several fidelities, or a trend of another shape.
         """
-        fidelities = sorted(set(zip(runs.n_parameters.tolist(), runs.n_tokens.tolist(), strict=True)))
-        if runs.n_runs < MIN_RUNS:
-            raise ValueError(f"found {runs.n_runs} runs; a mixer needs {MIN_RUNS} or more.")
-        if len(fidelities) > 1:
-            raise ValueError(
-                f"found runs of {len(fidelities)} fidelities (n_parameters, n_tokens): {fidelities[:4]}; "
-                "this mixer reads one. Select it with runs.select(runs.n_tokens == ...)."
-            )
+        check_runs(runs, MIN_RUNS)
         self._runs = runs
         phi, trend = self._phi(runs.weights), self._trend(runs.weights)
         self._posteriors = [
@@ -87,11 +80,7 @@ class TrendResidualMixer:
         Raises:
             ValueError: not fitted, or another fidelity than that of the runs.
         """
-        fitted = Fidelity(int(self.runs.n_parameters[0]), int(self.runs.n_tokens[0]))
-        if fidelity is not None and fidelity != fitted:
-            raise ValueError(
-                f"asked for {fidelity}, fitted on {fitted}; this mixer does not extrapolate in fidelity."
-            )
+        check_fidelity(self.runs, fidelity)
         phi, trend = self._phi(weights), self._trend(weights)
         moments = [p.predict(phi, trend[:, j]) for j, p in enumerate(self._posteriors)]
         return Prediction(
@@ -110,7 +99,8 @@ class TrendResidualMixer:
         """Functions weights (M, K) -> expected losses (n_draws, M, J); deterministic in the seed."""
         rng = np.random.default_rng(seed)
         n_metrics, n_coefficients = len(self._posteriors), len(self._posteriors[0].centre) + 1
-        root = np.linalg.cholesky(self._metric_correlation())
+        left_out = self.leave_one_out()
+        root = np.linalg.cholesky(error_correlation((self.runs.metrics - left_out.mean) / left_out.std))
         normals = rng.standard_normal((n_draws, n_coefficients, n_metrics)) @ root.T
         dof = self._posteriors[0].dof
         normals *= np.sqrt(dof / rng.chisquare(dof, n_draws))[:, None, None]
@@ -143,20 +133,6 @@ class TrendResidualMixer:
                 f"metrics {', '.join(self.runs.metric_names)}."
             )
         return values
-
-    def _metric_correlation(self) -> Floats:
-        """Correlation of standardised leave-one-out errors, shrunk as by J further runs: float64, (J, J)."""
-        loo = self.leave_one_out()
-        errors = (self.runs.metrics - loo.mean) / loo.std
-        n_runs, n_metrics = errors.shape
-        observed = errors.T @ errors
-        scale = np.sqrt(np.diag(observed)) + 1e-12
-        prior = np.full((n_metrics, n_metrics), CORRELATION_PRIOR) + (1 - CORRELATION_PRIOR) * np.eye(
-            n_metrics
-        )
-        shrunk = (n_runs * observed / np.outer(scale, scale) + n_metrics * prior) / (n_runs + n_metrics)
-        root = np.sqrt(np.diag(shrunk))
-        return np.asarray(shrunk / np.outer(root, root))
 
 
 @dataclass(frozen=True, eq=False)

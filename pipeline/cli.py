@@ -1,4 +1,4 @@
-"""The command line: ``cuvee run``, ``check``, ``whatif``, ``schema``, ``operators``.
+"""The command line: ``cuvee run``, ``check``, ``whatif``, ``mix``, ``schema``, ``operators``.
 
 Exit codes: 0 done, 1 a fault of cuvee itself (with its traceback), 2 a mistake in the command or the recipe,
 3 in the data, 4 a machine that refuses, 130 interrupted.
@@ -22,6 +22,7 @@ from .errors import EnvironmentFailure, UsageError, UserError
 from .installation import MB, Collected, collect
 from .listing import list_files
 from .manual import console, list_of_operators, manual_of
+from .mix_arguments import add_mix
 from .plan import group_stages
 from .recipe import LoadedRecipe, RecipeError, load_recipe
 from .schema import recipe_schema
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     whatif.add_argument("assignments", nargs="+", metavar="OPERATOR.THRESHOLD=VALUE")
     whatif.add_argument("--examples", type=_count, default=3, metavar="N", help="rows to show of each change")
     whatif.set_defaults(command=_whatif)
+    add_mix(commands)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     schema.set_defaults(command=_schema)

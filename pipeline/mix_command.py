@@ -1,0 +1,191 @@
+"""What ``cuvee mix`` does: design, fit, predict and recommend on bare CSV files."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from ..mixing import Mixer, Objective, RunTable, load_mixer, recommend
+from ..mixing.design import caps, sample_design
+from ..mixing.mixer import fidelity_of
+from .errors import InputError, UsageError
+from .manual import console
+from .run_directory import write_json
+
+Floats = NDArray[np.float64]
+UNLIMITED = 1e9  # nats: a trust region that holds everything
+
+
+def design(arguments: argparse.Namespace) -> None:
+    """Write mixtures to train proxies on."""
+    names, tokens, max_epochs = _read_domains(arguments.domains)
+    with _located(arguments.domains):
+        upper = caps(tokens, arguments.budget, max_epochs) if arguments.budget else None
+        mixtures = sample_design(tokens / tokens.sum(), arguments.n, arguments.seed, upper)
+    table = {"index": np.arange(len(mixtures)), **dict(zip(names, mixtures.T, strict=True))}
+    _write_csv(pa.table(table), arguments.out)
+    print(
+        f"{len(mixtures)} mixtures of {len(names)} domains in {arguments.out}; the first is the natural one"
+    )
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    """Show how well a mixer predicts each run from the others."""
+    mixer = _fitted(arguments)
+    left_out, observed = mixer.leave_one_out(), mixer.runs.metrics
+    table = Table("metric", "rank correlation", "error", "in 68 %", "in 95 %", box=None, header_style="dim")
+    for j, name in enumerate(mixer.runs.metric_names):
+        error = observed[:, j] - left_out.mean[:, j]
+        constant = np.ptp(observed[:, j]) == 0 or np.ptp(left_out.mean[:, j]) == 0
+        rho = 0.0 if constant else float(spearmanr(left_out.mean[:, j], observed[:, j]).statistic)
+        inside = [np.mean(np.abs(error) <= width * left_out.std[:, j]) for width in (1.0, 1.96)]
+        rms = float(np.sqrt(np.mean(error**2)))
+        table.add_row(name, f"{rho:.4f}", f"{rms:.4g}", *(f"{share:.2f}" for share in inside))
+    out = console()
+    for note in mixer.runs.notes:
+        out.print(note, style="dim")
+    out.print(f"{arguments.mixer} on {mixer.runs.n_runs} runs, each predicted from the others:")
+    out.print(table)
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Write the losses of new mixtures."""
+    mixer = _fitted(arguments)
+    weights = _read_mixtures(arguments.mixtures, mixer.runs.domain_names)
+    predicted = mixer.predict(weights, None if arguments.at_scale else fidelity_of(mixer.runs))
+    columns = {}
+    for j, name in enumerate(mixer.runs.metric_names):
+        columns[name], columns[f"{name}.std"] = predicted.mean[:, j], predicted.std[:, j]
+    _write_csv(pa.table(columns), arguments.out)
+    print(f"{len(weights)} mixtures predicted in {arguments.out}")
+
+
+def recommend_mixture(arguments: argparse.Namespace) -> None:
+    """Show the mixture that most surely beats the natural one, and write it."""
+    mixer = _fitted(arguments)
+    natural, upper = mixer.runs.weights.mean(axis=0), None
+    if arguments.domains is not None:
+        names, tokens, max_epochs = _read_domains(arguments.domains)
+        order = _order(arguments.domains, names, mixer.runs.domain_names)
+        tokens, max_epochs = tokens[order], max_epochs[order]
+        natural = tokens / tokens.sum()
+        with _located(arguments.domains):
+            upper = caps(tokens, arguments.budget, max_epochs) if arguments.budget else None
+    elif arguments.budget:
+        raise UsageError("mix recommend: --budget needs the tokens of each domain; give them with --domains.")
+    radius = arguments.trust_region or UNLIMITED
+    try:
+        objective = _objective(arguments.objective, mixer.runs)
+        found = recommend(mixer, natural, objective, upper, radius, arguments.seed)
+    except ValueError as error:
+        raise UsageError(f"mix recommend: {error}") from error
+    out = console()
+    out.print(found.sentence, style="bold", highlight=False)
+    table = Table("domain", "natural", "recommended", "candidate", box=None, header_style="dim")
+    for i, name in enumerate(mixer.runs.domain_names):
+        table.add_row(name, *(f"{w:.4f}" for w in (natural[i], found.weights[name], found.candidate[name])))
+    out.print(table)
+    if arguments.domains is None:
+        out.print("natural is the runs' mean mixture; give the real one with --domains", style="dim")
+    if arguments.out is not None:
+        write_json(arguments.out, {"format_version": 1, **found.to_dict()})
+
+
+def _fitted(arguments: argparse.Namespace) -> Mixer:
+    """The mixer that was asked for, on the runs that were named."""
+    try:
+        mixer = load_mixer(arguments.mixer)
+    except ValueError as error:
+        raise UsageError(f"mix: {error}") from error
+    with _located(arguments.runs):
+        if arguments.metrics is not None:
+            return mixer.fit(RunTable.from_csv(arguments.runs, arguments.metrics, arguments.on))
+        parquet = arguments.runs.suffix == ".parquet"
+        table = pq.read_table(arguments.runs) if parquet else pa.csv.read_csv(arguments.runs)
+        return mixer.fit(RunTable.from_arrow(table))
+
+
+def _objective(text: str, runs: RunTable) -> Objective:
+    """`mean`, `worst` (relative to the runs' median), or weights by metric.
+
+    >>> weights, losses = [[0.5, 0.5], [0.9, 0.1]], [[3.1, 4.0], [3.3, 5.0]]
+    >>> runs = RunTable(np.array(weights), ("web", "code"), np.array(losses), ("web", "code"))
+    >>> _objective("web=3,code=1", runs).by_metric
+    {'web': 3.0, 'code': 1.0}
+    """
+    if text == "mean":
+        return Objective("mean")
+    if text == "worst":
+        medians = np.median(runs.metrics, axis=0).tolist()
+        return Objective("worst", dict(zip(runs.metric_names, medians, strict=True)))
+    weights = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"objective '{part}' is not mean, worst or METRIC=WEIGHT; the metrics are "
+                f"{', '.join(runs.metric_names)}."
+            ) from None
+    return Objective("weighted", weights)
+
+
+def _read_domains(path: Path) -> tuple[list[str], Floats, Floats]:
+    """Names, available tokens and largest number of epochs."""
+    with _located(path):
+        table = pa.csv.read_csv(path)
+        missing = [name for name in ("domain", "tokens") if name not in table.column_names]
+        if missing:
+            raise ValueError(f"no column '{missing[0]}'; found {', '.join(table.column_names)}.")
+        names = [str(name) for name in table["domain"].to_pylist()]
+        tokens = table["tokens"].cast(pa.float64()).to_numpy()
+        if len(set(names)) < len(names) or not (np.all(tokens >= 0) and tokens.sum() > 0):
+            raise ValueError("each domain has one row, and its tokens are not negative and not all zero.")
+        given = "max_epochs" in table.column_names
+        max_epochs = table["max_epochs"].cast(pa.float64()).to_numpy() if given else np.full(len(names), 4.0)
+    return names, tokens, max_epochs
+
+
+def _read_mixtures(path: Path, domains: tuple[str, ...]) -> Floats:
+    """Weights (M, K) in the order of the runs' domains; other columns are passed over."""
+    with _located(path):
+        table = pa.csv.read_csv(path)
+        order = _order(path, table.column_names, domains)
+        weights = np.column_stack([table.column(i).cast(pa.float64()).to_numpy() for i in order])
+        metrics = np.zeros((len(weights), 1))
+        seeds = np.arange(len(weights))  # a mixture may be asked for twice
+        return RunTable(weights, domains, metrics, ("none",), seed=seeds).weights
+
+
+def _order(path: Path, found: list[str], wanted: tuple[str, ...]) -> list[int]:
+    """Where the wanted names stand among those found."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise InputError(f"{path}: no domain '{missing[0]}'; found {', '.join(found)}.")
+    return [found.index(name) for name in wanted]
+
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    with _located(path):
+        pa.csv.write_csv(table, path)
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[None]:
+    """Mistakes in a file, said with its name."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
+        text = str(error)
+        raise InputError(text if str(path) in text else f"{path}: {text}") from error

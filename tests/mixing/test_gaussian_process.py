@@ -1,0 +1,116 @@
+"""The Gaussian process: its likelihood beside the plain one, its shortcuts beside the long way."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cuvee.mixing import RunTable
+from cuvee.mixing.design import sample_design
+from cuvee.mixing.gaussian_process import GaussianProcessMixer
+from cuvee.mixing.marginal_likelihood import (
+    Hyperparameters,
+    Posterior,
+    negative_log_posterior_reference,
+    prior,
+)
+
+NAMES = ("a", "b", "c")
+
+
+def _problem(seed: int, n: int = 14, n_levels: int = 2):
+    rng = np.random.default_rng(seed)
+    x, y, level = rng.standard_normal((n, 3)), rng.standard_normal(n), rng.standard_normal((n, n_levels))
+    median, std = prior(3, n_levels)
+    return median + 0.5 * std * rng.standard_normal(len(median)), x, y, level
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000), n_levels=st.sampled_from([0, 2]))
+def test_value_and_gradient_are_those_of_the_reference(seed, n_levels):
+    theta, x, y, level = _problem(seed, n_levels=n_levels)
+    value, gradient = Posterior(x, y, level)(theta)
+    assert value == pytest.approx(negative_log_posterior_reference(theta, x, y, level), rel=1e-9)
+    steps = 1e-5 * np.eye(len(theta))
+    numeric = [
+        (
+            negative_log_posterior_reference(theta + s, x, y, level)
+            - negative_log_posterior_reference(theta - s, x, y, level)
+        )
+        / 2e-5
+        for s in steps
+    ]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
+
+
+def _runs(n_runs: int = 40, seed: int = 0) -> RunTable:
+    w = sample_design(np.ones(3) / 3, n_runs, seed=seed)
+    mean = 3 - np.sqrt(w) @ np.array([[0.5, 0.1], [0.2, 0.4], [0.3, 0.3]])
+    noise = 0.02 * np.random.default_rng(seed).standard_normal((n_runs, 2))
+    return RunTable(w, NAMES, mean + noise, ("a", "b"))
+
+
+def test_leaving_one_out_in_closed_form_is_leaving_one_out():
+    mixer = GaussianProcessMixer(noise="constant").fit(_runs(12))
+    process, left_out = mixer._processes[0], mixer.leave_one_out()
+    covariance = process.h.covariance(process.x, process.x) + np.diag(process.noise)
+    for i in range(12):
+        others = np.delete(np.arange(12), i)
+        k = covariance[i, others] @ np.linalg.inv(covariance[np.ix_(others, others)])
+        mean = k @ process.y[others]
+        variance = covariance[i, i] - k @ covariance[others, i]
+        assert left_out.mean[i, 0] == pytest.approx(process.mean + process.std * mean, rel=1e-8)
+        std = process.std * process.spread * np.sqrt(variance)
+        assert left_out.std[i, 0] == pytest.approx(std, rel=1e-6)
+
+
+def test_draws_have_the_posteriors_mean_and_spread():
+    mixer = GaussianProcessMixer(noise="constant").fit(_runs())
+    w = np.random.default_rng(1).dirichlet(np.ones(3), 6)
+    drawn, predicted = mixer.draw_surfaces(250)(w), mixer.predict(w)
+    process = mixer._processes[0]
+    noise = process.std * process.spread * np.sqrt(process.noise[0])
+    latent = np.sqrt(predicted.std[:, 0] ** 2 - noise**2)
+    np.testing.assert_allclose(drawn.mean(axis=0), predicted.mean, atol=1e-8)
+    # Five standard errors of a standard deviation from 250 draws, and 1 / sqrt(256) for the frequencies.
+    np.testing.assert_allclose(drawn[:, :, 0].std(axis=0) / latent, 1, atol=5 / np.sqrt(500) + 1 / 16)
+
+
+def test_many_draws_come_in_blocks_that_repeat():
+    mixer, w = GaussianProcessMixer().fit(_runs()), np.eye(3)
+    surfaces = mixer.draw_surfaces(600, seed=4)
+    np.testing.assert_array_equal(surfaces(w), surfaces(w))
+    np.testing.assert_allclose(surfaces(w).mean(axis=0), mixer.predict(w).mean, atol=1e-8)
+
+
+def test_noise_that_grows_with_the_loss_is_found():
+    w = sample_design(np.ones(3) / 3, 160, seed=0)
+    mean = 3 - np.sqrt(w) @ np.array([0.9, 0.1, 0.1])
+    std = 0.01 * np.exp(2.3 * (mean - mean.min()) / np.ptp(mean))
+    y = mean + std * np.random.default_rng(0).standard_normal(160)
+    mixer = GaussianProcessMixer().fit(RunTable(w, NAMES, y[:, None], ("a",)))
+    stated = mixer.predict(w).std[:, 0]
+    # 160 runs know a variance to 11 %, the two ends of a fitted slope to some 3 times that.
+    for part in (std < 0.02, std > 0.05):
+        assert 0.65 < np.median(stated[part] / std[part]) < 1.5
+
+
+def test_a_domain_that_never_varies_changes_nothing():
+    runs = _runs()
+    padded = np.column_stack([runs.weights, np.zeros(runs.n_runs)])
+    wide = RunTable(padded, (*NAMES, "absent"), runs.metrics, runs.metric_names)
+    new = np.random.default_rng(1).dirichlet(np.ones(3), 5)
+    straight = GaussianProcessMixer().fit(runs).predict(new).mean
+    again = GaussianProcessMixer().fit(wide).predict(np.column_stack([new, np.zeros(5)])).mean
+    # The prior of the length-scales knows K, so the two fits agree to less than the noise of .02.
+    np.testing.assert_allclose(again, straight, atol=0.01)
+
+
+def test_hyperparameters_unpack_as_they_were_packed():
+    theta = np.arange(8.0)
+    np.testing.assert_allclose(Hyperparameters.unpack(theta, 3).pack(), theta)
+
+
+def test_an_unknown_transform_is_refused():
+    with pytest.raises(ValueError, match=r"transform is 'cube'.* transform is 'sqrt' or 'log'"):
+        GaussianProcessMixer("cube")

@@ -1,0 +1,114 @@
+"""``cuvee mix`` on bare CSV files: from domains to a design, from runs to a mixture that a loader reads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from cuvee.mixing import RunTable
+from cuvee.mixing.registry import MIXERS
+from cuvee.pipeline.cli import main
+from cuvee.pipeline.mix_arguments import MIXER_NAMES
+
+DOMAINS = "domain,tokens\ncode,1000\nweb,7000\nwiki,2000\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A design of 24 mixtures, and the losses of a surface whose optimum has more code."""
+    monkeypatch.chdir(tmp_path)
+    Path("domains.csv").write_text(DOMAINS)
+    assert main(["mix", "design", "domains.csv", "-n", "24", "--out", "w.csv"]) == 0
+    design = pa.csv.read_csv("w.csv")
+    w = np.column_stack([design[name].to_numpy() for name in ("code", "web", "wiki")])
+    noise = 0.01 * np.random.default_rng(0).standard_normal((24, 2))
+    losses = 3 - np.sqrt(w) @ np.array([[0.9, 0.3], [0.2, 0.2], [0.1, 0.5]]) + noise
+    metrics = {"index": np.arange(24), "code": losses[:, 0], "wiki": losses[:, 1]}
+    pa.csv.write_csv(pa.table(metrics), "l.csv")
+    return tmp_path
+
+
+def test_a_design_starts_with_the_natural_mixture_and_obeys_the_budgets_caps(folder):
+    assert main(["mix", "design", "domains.csv", "-n", "9", "--budget", "20000", "--out", "d.csv"]) == 0
+    design = pa.csv.read_csv("d.csv")
+    assert design.column_names == ["index", "code", "web", "wiki"]
+    # Four epochs of 1,000 tokens are a fifth of 20,000.
+    assert max(design["code"].to_pylist()) <= 0.2 + 1e-9
+    assert [design[name][0].as_py() for name in ("code", "web", "wiki")] == pytest.approx([0.1, 0.7, 0.2])
+
+
+def test_a_fit_tells_how_each_metric_is_predicted(folder, capsys):
+    assert main(["mix", "fit", "w.csv", "l.csv", "--mixer", "gaussian_process"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert float(rows["code"][1]) > 0.9
+    assert "24 runs" in out
+
+
+def test_predictions_stand_in_the_order_of_the_mixtures(folder):
+    assert main(["mix", "predict", "w.csv", "l.csv", "--mixtures", "w.csv", "--out", "p.csv"]) == 0
+    predicted, observed = pa.csv.read_csv("p.csv"), pa.csv.read_csv("l.csv")
+    assert predicted.column_names == ["code", "code.std", "wiki", "wiki.std"]
+    difference = predicted["code"].to_numpy() - observed["code"].to_numpy()
+    assert np.abs(difference).max() < 0.1
+
+
+def test_a_recommendation_inside_its_caps_is_written_for_the_loader(folder, capsys):
+    command = [
+        "mix",
+        "recommend",
+        "w.csv",
+        "l.csv",
+        "--mixer",
+        "gaussian_process",
+        "--domains",
+        "domains.csv",
+    ]
+    assert main([*command, "--budget", "10000", "--objective", "code=1", "--out", "mixture.json"]) == 0
+    mixture = json.loads(Path("mixture.json").read_text())
+    assert sum(mixture["weights"].values()) == pytest.approx(1)
+    assert mixture["verdict"] == "supported"
+    assert 0.2 < mixture["weights"]["code"] <= 0.4 + 1e-6
+    assert "Expected gain" in capsys.readouterr().out
+
+
+def test_one_parquet_table_of_a_run_serves_as_well(folder, capsys):
+    runs = RunTable.from_csv("w.csv", "l.csv")
+    pq.write_table(runs.to_arrow(), "proxies.parquet")
+    assert main(["mix", "fit", "proxies.parquet", "--mixer", "linear"]) == 0
+    assert "24 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("fit nope.csv", 3, "nope.csv"),
+        ("fit domains.csv", 3, "domains.csv: found the columns domain, tokens; a run table needs weight"),
+        ("fit w.csv l.csv --mixer powerlaw", 2, "unknown mixer 'powerlaw'; did you mean 'power_law'?"),
+        ("fit w.csv l.csv --on run", 3, "w.csv: no column 'run' to join on"),
+        ("design domains.csv --budget 1e6 --out d.csv", 3, "domains.csv: a budget of 1M tokens cannot be"),
+        ("design w.csv --out d.csv", 3, "w.csv: no column 'domain'; found index, code"),
+        ("predict w.csv l.csv --mixer linear --mixtures l.csv --out p.csv", 3, "l.csv: no domain 'web'"),
+        ("recommend w.csv l.csv --mixer linear --objective maths=1", 2, "unknown metric 'maths'"),
+        ("recommend w.csv l.csv --mixer linear --objective best", 2, "objective 'best' is not mean, worst"),
+        ("recommend w.csv l.csv --mixer linear --budget 10", 2, "give them with --domains"),
+    ],
+)
+def test_mistakes_are_said_with_their_place(folder, capsys, command, code, message):
+    assert main(["mix", *command.split()]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_the_help_names_every_mixer():
+    assert set(MIXER_NAMES) == set(MIXERS)
+
+
+def test_other_commands_do_not_wait_for_scipy():
+    script = "import sys, cuvee.pipeline.cli; sys.exit('scipy.optimize' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
