@@ -99,15 +99,16 @@ def kill_and_resume(
         run_dir = folder / f"{n_runs}"
         n_runs += 1
         finished: dict[Path, tuple[int, int]] = {}
+        plan: tuple[int, int] | None = None
         process = _start(command, run_dir)
         while done < n_kills:
-            work_seconds = run_seconds - start_seconds
-            delay = start_seconds / 2 + draw.uniform(0, 1.5 * work_seconds / (n_kills + 1))
-            if not _outlasts(process, delay):
+            # Counted from the plan: a kill that only ever hits imports would prove nothing.
+            delay = draw.uniform(0, 2 * (run_seconds - start_seconds) / (n_kills + 1))
+            if not (_plans(process, run_dir, plan) and _outlasts(process, delay)):
                 break
             n_orphans += _kill(process)
             done += 1
-            finished = _finished(run_dir)
+            finished, plan = _finished(run_dir), _stat(run_dir / "plan.json")
             n_kept += len(finished)
             process = _start(command, run_dir)
             # What is there now must be there untouched at the next look.
@@ -177,6 +178,16 @@ def _timed(command: list[str], run_dir: Path) -> tuple[float, float]:
     until_plan = time.monotonic() - begin
     _end(process, run_dir)
     return until_plan, time.monotonic() - begin
+
+
+def _plans(process: Process, run_dir: Path, before: tuple[int, int] | None) -> bool:
+    """Wait until the run has written its plan anew; False if it ends first."""
+    plan = run_dir / "plan.json"
+    while process.poll() is None:
+        if plan.exists() and _stat(plan) != before:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _outlasts(process: Process, seconds: float) -> bool:
