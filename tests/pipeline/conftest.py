@@ -159,6 +159,15 @@ def recipe_of(tmp_path: Path) -> Callable[..., Path]:
     return recipe_of
 
 
+Made = tuple[int, int]
+
+
+def made(path: Path) -> Made:
+    """What changes when a file is written again: its time, and its inode, which some file systems reuse."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
 def file_bytes(folder: Path) -> dict[str, bytes]:
     """What a run leaves that must not depend on how it went: everything but locks, clocks and notes."""
     return {

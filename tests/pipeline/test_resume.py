@@ -11,7 +11,17 @@ import pytest
 
 from cuvee.pipeline.cli import main
 
-from .conftest import CURATE, TOKENIZE, WholeRun, documents, file_bytes, write_corpus, write_jsonl
+from .conftest import (
+    CURATE,
+    TOKENIZE,
+    Made,
+    WholeRun,
+    documents,
+    file_bytes,
+    made,
+    write_corpus,
+    write_jsonl,
+)
 
 
 def _benchmark(name: str) -> ModuleType:
@@ -46,11 +56,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_on
 
 
 @pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[Path, int]]:
-    """Runs the tiny recipe with changed lines; the parts and states that are there, with their inodes."""
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[Path, Made]]:
+    """Runs the tiny recipe with changed lines; the parts and states that are there, and how each was made."""
     write_corpus(tmp_path)
 
-    def run(*changes: tuple[str, str], options: tuple[str, ...] = ()) -> dict[Path, int]:
+    def run(*changes: tuple[str, str], options: tuple[str, ...] = ()) -> dict[Path, Made]:
         text = (tmp_path / "tiny.yaml").read_text("utf-8") + TOKENIZE
         for old, new in changes:
             assert old in text
@@ -59,29 +69,29 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dic
         code = main(["run", str(tmp_path / "changed.yaml"), "--run-dir", str(tmp_path / "run"), *options])
         assert code == 0, capsys.readouterr().err
         found = [*tmp_path.glob("run/stages/*/part-*"), *tmp_path.glob("run/stages/*/fit/state.arrow")]
-        return {path.relative_to(tmp_path / "run/stages"): path.stat().st_ino for path in found}
+        return {path.relative_to(tmp_path / "run/stages"): made(path) for path in found}
 
     return run
 
 
-def _stages(*runs: dict[Path, int]) -> set[str]:
+def _stages(*runs: dict[Path, Made]) -> set[str]:
     """The names of the stages that the last run made anew, without their hashes."""
     *before, after = runs
     old = {item for one in before for item in one.items()}
-    return {path.parts[0].rsplit("-", 1)[0] for path, inode in after.items() if (path, inode) not in old}
+    return {path.parts[0].rsplit("-", 1)[0] for path, how in after.items() if (path, how) not in old}
 
 
 ALL = {"00-gopher_quality", "01-exact_dedup", "02-minhash_dedup-pii", "03-tokenize"}
 
 
-def test_the_same_recipe_does_nothing_twice(run: Callable[..., dict[Path, int]]) -> None:
+def test_the_same_recipe_does_nothing_twice(run: Callable[..., dict[Path, Made]]) -> None:
     first = run()
     assert _stages(first) == ALL
     assert run() == first
 
 
 def test_a_changed_parameter_reruns_its_stage_and_those_after_it_only(
-    run: Callable[..., dict[Path, int]],
+    run: Callable[..., dict[Path, Made]],
 ) -> None:
     first = run()
     second = run(("minhash_dedup", "minhash_dedup: {n_bands: 13}"))
@@ -93,20 +103,20 @@ def test_a_changed_parameter_reruns_its_stage_and_those_after_it_only(
     assert _stages(first, second, third, fourth) == {"02-minhash_dedup-pii", "03-tokenize"}
 
 
-def test_changing_a_parameter_back_finds_the_old_stages(run: Callable[..., dict[Path, int]]) -> None:
+def test_changing_a_parameter_back_finds_the_old_stages(run: Callable[..., dict[Path, Made]]) -> None:
     first = run()
     second = run(("min_words: 20", "min_words: 25"))
     assert _stages(first, second) == ALL
     assert _stages(first, second, run()) == {"03-tokenize"}, "tokens/ holds one content at a time"
 
 
-def test_a_changed_input_reruns_all(run: Callable[..., dict[Path, int]], tmp_path: Path) -> None:
+def test_a_changed_input_reruns_all(run: Callable[..., dict[Path, Made]], tmp_path: Path) -> None:
     first = run()
     write_jsonl(tmp_path / "sea.jsonl", [{"text": text} for text in documents("sea", 61)])
     assert _stages(first, run()) == ALL
 
 
-def test_what_only_judges_or_hastens_a_run_reruns_nothing(run: Callable[..., dict[Path, int]]) -> None:
+def test_what_only_judges_or_hastens_a_run_reruns_nothing(run: Callable[..., dict[Path, Made]]) -> None:
     first = run()
     assert run(("20kB", "20kB, on_bad_shard: skip, max_unreadable_fraction: 0.5")) == first
     assert run(options=("--workers", "1")) == first
@@ -115,7 +125,7 @@ def test_what_only_judges_or_hastens_a_run_reruns_nothing(run: Callable[..., dic
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_engine")
 def test_another_engine_goes_on_in_the_same_directory(
-    run: Callable[..., dict[Path, int]], tmp_path: Path
+    run: Callable[..., dict[Path, Made]], tmp_path: Path
 ) -> None:
     first = run()
     expected = file_bytes(tmp_path / "run")
@@ -125,11 +135,11 @@ def test_another_engine_goes_on_in_the_same_directory(
     second = run(options=("--engine", "ray", "--workers", "2"))
     assert file_bytes(tmp_path / "run") == expected
     redone = {path.relative_to(tmp_path / "run/stages") for path in gone}
-    assert {path for path, inode in second.items() if first[path] != inode} == redone
+    assert {path for path, how in second.items() if first[path] != how} == redone
 
 
 def test_another_number_of_workers_gives_the_same_bytes(
-    run: Callable[..., dict[Path, int]], tmp_path: Path
+    run: Callable[..., dict[Path, Made]], tmp_path: Path
 ) -> None:
     run(options=("--workers", "1"))
     expected = file_bytes(tmp_path / "run")
