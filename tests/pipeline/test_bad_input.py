@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -379,20 +378,19 @@ def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_started_again(
 ) -> None:
     write_jsonl(tmp_path / "web.jsonl", [{"text": text} for text in documents("sea", 400)])
     recipe = recipe_of(rest="reading: {shard_bytes: 5kB}\n" + CURATE)
-    watched = threading.Thread(target=_interrupt_after_first_part, args=(tmp_path / "run",))
-    watched.start()
-    code, told = run(recipe, "--workers", "1")
-    watched.join()
-    assert code == 130
-    assert told.endswith("interrupted; the same command goes on from here")
+    program = "import sys; from cuvee.pipeline.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "run", str(recipe), "--workers", "1"]
+    with subprocess.Popen(
+        [*command, "--run-dir", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not any(tmp_path.glob("run/stages/*/part-*.parquet")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate()
+    assert process.returncode == 130, told
+    assert told.endswith("interrupted; the same command goes on from here\n")
     assert not list((tmp_path / "run").rglob("manifest.json"))
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("stages/*/part-*")}
     assert done
     assert run(recipe)[0] == 0
     assert done == {path: path.stat().st_mtime_ns for path in done}
-
-
-def _interrupt_after_first_part(run_dir: Path) -> None:
-    while not any(run_dir.rglob("stages/*/part-*.parquet")):
-        time.sleep(0.005)
-    os.kill(os.getpid(), signal.SIGINT)
