@@ -47,6 +47,8 @@ def apportion(
     credit: NDArray[np.int64],
     n_rows: int,
     available: NDArray[np.int64],
+    *,
+    compiled: bool = True,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which domain each of the next rows comes from, and the credit carried on.
 
@@ -70,6 +72,7 @@ def apportion(
         credit: int64, (n_domains,), in units of ROW, as the last call returned it; zeros at first.
         n_rows: rows wanted.
         available: int64, (n_domains,), rows that each domain still has.
+        compiled: False for `apportion_reference`, which needs no compiled code.
     Returns:
         domains: int64, (n_rows,), or fewer: it ends with the row that takes a domain's last, so that the
             caller can share out its weight.
@@ -85,6 +88,8 @@ def apportion(
     >>> domains.tolist()
     [0, 1, 0, 0, 1, 0]
     """
+    if not compiled:
+        return apportion_reference(shares, credit, n_rows, available)
     _check(shares, n_rows, available)
     domains, carried = np.empty(n_rows, np.int64), credit.copy()
     n_drawn = _apportion(shares, carried, available.astype(np.int64), _margin(shares), domains)

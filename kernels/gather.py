@@ -1,7 +1,7 @@
 """Rows of tokens out of many memory-mapped arrays, widened for the model, in one compiled call."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, types  # type: ignore[attr-defined]
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .jit import kernel
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+IGNORED_LABEL = -100  # what cross-entropy losses leave out
 
 
 class TokenStream:
@@ -18,78 +19,226 @@ class TokenStream:
 
     Args:
         pieces: each uint16 or uint32, (n_tokens of the piece,), contiguous; one dtype; empty ones allowed.
+        offsets: of each piece's documents, int64, (n_docs of the piece + 1,), from 0 to the piece's n_tokens.
+            By default each piece is one document.
     Raises:
-        ValueError: there is no piece, dtypes differ or are not allowed, or a piece is not contiguous.
+        ValueError: there is no piece, dtypes differ or are not allowed, an array is not contiguous, or
+            offsets do not span their piece.
 
     >>> stream = TokenStream([np.arange(3, dtype=np.uint16), np.arange(3, 8, dtype=np.uint16)])
-    >>> stream.n_tokens, stream.bounds.tolist()
-    (8, [0, 3, 8])
+    >>> stream.n_tokens, stream.bounds.tolist(), stream.read(2, 3).tolist(), stream.document_ends(1, 5)
+    (8, [0, 3, 8], [2, 3, 4], [3])
     """
 
-    def __init__(self, pieces: Sequence[Tokens]) -> None:
+    def __init__(self, pieces: Sequence[Tokens], offsets: Sequence[NDArray[np.int64]] | None = None) -> None:
         dtypes = sorted({str(piece.dtype) for piece in pieces})
         if dtypes not in (["uint16"], ["uint32"]):
             raise ValueError(f"pieces have dtypes {dtypes}; they must all be uint16 or all be uint32")
-        if not all(piece.flags.c_contiguous for piece in pieces):
-            raise ValueError("a piece is not contiguous; pass np.ascontiguousarray(piece)")
-        # The kernel sees addresses only; this tuple keeps the memory alive.
-        self.pieces = tuple(pieces)
+        if offsets is None:
+            offsets = [np.array([0, piece.size]) for piece in pieces]
+        for piece, ends in zip(pieces, offsets, strict=True):
+            if not (piece.flags.c_contiguous and ends.flags.c_contiguous):
+                raise ValueError("a piece is not contiguous; pass np.ascontiguousarray(piece)")
+            if ends.dtype != np.int64 or not ends.size or ends[0] != 0 or ends[-1] != piece.size:
+                raise ValueError(f"offsets are {ends}; they must be int64 and run from 0 to {piece.size}")
+        # The kernel sees addresses only; these tuples keep the memory alive.
+        self.pieces, self.offsets = tuple(pieces), tuple(offsets)
         self.dtype = pieces[0].dtype
-        self.addresses = np.array([piece.__array_interface__["data"][0] for piece in pieces], np.int64)
+        self.addresses = np.array([_address(piece) for piece in pieces], np.int64)
+        self.offset_addresses = np.array([_address(ends) for ends in offsets], np.int64)
         self.bounds = np.concatenate([[0], np.cumsum([piece.size for piece in pieces])]).astype(np.int64)
+        self.doc_bounds = np.concatenate([[0], np.cumsum([e.size - 1 for e in offsets])]).astype(np.int64)
         self.n_tokens = int(self.bounds[-1])
+
+    def read(self, start: int, n_tokens: int) -> Tokens:
+        """A copy of tokens [start, start + n_tokens), or of those up to the end of the stream."""
+        first, last = np.searchsorted(self.bounds, [start, start + n_tokens], side="right") - 1
+        parts = [
+            self.pieces[k][max(0, start - self.bounds[k]) : start + n_tokens - self.bounds[k]]
+            for k in range(first, min(last + 1, len(self.pieces)))
+        ]
+        return np.concatenate(parts)  # type: ignore[return-value]
+
+    def document_ends(self, start: int, n_tokens: int) -> list[int]:
+        """Where documents end in (start, start + n_tokens], ascending."""
+        ends: list[int] = []
+        for k in range(len(self.pieces)):
+            begin = int(self.bounds[k])
+            if begin < start + n_tokens and start < self.bounds[k + 1]:
+                first, last = np.searchsorted(
+                    self.offsets[k], [start - begin, start + n_tokens - begin], "right"
+                )
+                ends += (begin + self.offsets[k][first:last]).tolist()
+        return sorted(set(ends))
+
+
+class RowArrays(NamedTuple):
+    """Where `gather` writes; an array of size 0 is not wanted."""
+
+    inputs: NDArray[np.int64]  # (rows, L)
+    labels: NDArray[np.int64]  # (rows, L)
+    positions: NDArray[np.int64]  # (rows, L) or (0, 0)
+    cu_seqlens: NDArray[np.int32]  # (rows * L + 1,) or (0,)
 
 
 def gather(
-    stream: TokenStream, starts: NDArray[np.int64], inputs: NDArray[np.int64], labels: NDArray[np.int64]
-) -> None:
-    """Fill `inputs` with the tokens from each start on, and `labels` with the tokens that follow them.
+    stream: TokenStream,
+    starts: NDArray[np.int64],
+    at: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    rows: RowArrays,
+    *,
+    pad_id: int,
+    mask_boundaries: bool,
+    compiled: bool = True,
+) -> tuple[int, int]:
+    """Fill rows with segments of the stream, and mark the documents in them.
 
-    inputs[r, j] = stream[starts[r] + j] and labels[r, j] = stream[starts[r] + j + 1]. A row may span pieces.
-    O(rows · (log pieces + L)); releases the GIL.
+    Segment s copies tokens [starts[s], starts[s] + lengths[s]) to the flattened inputs from at[s] on; the
+    label of a token is the one after it in the stream. What no segment covers is padding. A sequence is a
+    stretch of one document inside one segment, or a padded stretch: positions count from 0 in each, and
+    cu_seqlens holds their bounds in the flattened batch. O(tokens + segments · log documents); releases
+    the GIL.
 
     Args:
-        stream: the tokens.
-        starts: int64, (rows,).
-        inputs: int64, (rows, L), C order, overwritten.
-        labels: int64, (rows, L), C order, overwritten.
+        stream: the tokens and where their documents end.
+        starts: int64, (n_segments,), positions in the stream.
+        at: int64, (n_segments,), ascending; a segment lies within one row and overlaps no other; each row
+            begins with one.
+        lengths: int64, (n_segments,), >= 1.
+        rows: overwritten.
+        pad_id: the input where there is padding. Its label is IGNORED_LABEL.
+        mask_boundaries: put IGNORED_LABEL where a document ends, instead of another document's token.
+        compiled: False for `gather_reference`, which needs no compiled code.
+    Returns:
+        (n_sequences, tokens of the longest); cu_seqlens[: n_sequences + 1] is valid. (0, 0) when neither
+        positions, cu_seqlens nor masks are asked for.
     Raises:
-        ValueError: shapes disagree, or a row would leave the stream.
+        ValueError: shapes disagree, a segment leaves the stream or its row, or segments overlap.
 
-    >>> stream = TokenStream([np.arange(3, dtype=np.uint16), np.arange(3, 8, dtype=np.uint16)])
-    >>> inputs, labels = np.empty((2, 3), np.int64), np.empty((2, 3), np.int64)
-    >>> gather(stream, np.array([1, 4]), inputs, labels)
+    >>> pieces = [np.arange(3, dtype=np.uint16), np.arange(3, 8, dtype=np.uint16)]
+    >>> inputs, labels, positions = np.empty((3, 2, 3), np.int64)
+    >>> rows = RowArrays(inputs, labels, positions, np.empty(7, np.int32))
+    >>> gather(
+    ...     TokenStream(pieces),
+    ...     np.array([1, 4]),
+    ...     np.array([0, 3]),
+    ...     np.array([3, 2]),
+    ...     rows,
+    ...     pad_id=9,
+    ...     mask_boundaries=True,
+    ... )
+    (4, 2)
     >>> inputs.tolist(), labels.tolist()
-    ([[1, 2, 3], [4, 5, 6]], [[2, 3, 4], [5, 6, 7]])
+    ([[1, 2, 3], [4, 5, 9]], [[2, -100, 4], [5, 6, -100]])
+    >>> positions.tolist(), rows.cu_seqlens[:5].tolist()
+    ([[0, 1, 0], [0, 1, 0]], [0, 2, 3, 5, 6])
     """
-    _check(stream, starts, inputs, labels)
-    _gather(stream.pieces[0][:0], stream.addresses, stream.bounds, starts, inputs, labels)
+    _check(stream, starts, at, lengths, rows)
+    if not compiled:
+        return _gather_numpy(stream, starts, at, lengths, rows, pad_id, mask_boundaries)
+    n_sequences, longest = _gather(
+        stream.pieces[0][:0],
+        stream.addresses,
+        stream.bounds,
+        stream.offset_addresses,
+        stream.doc_bounds,
+        starts,
+        at,
+        lengths,
+        rows.inputs.reshape(-1),
+        rows.labels.reshape(-1),
+        rows.positions.reshape(-1),
+        rows.cu_seqlens,
+        pad_id,
+        mask_boundaries,
+    )
+    return n_sequences, longest
 
 
 def gather_reference(
-    stream: TokenStream, starts: NDArray[np.int64], inputs: NDArray[np.int64], labels: NDArray[np.int64]
-) -> None:
-    """`gather`, by copying the pieces together first."""
-    _check(stream, starts, inputs, labels)
-    tokens = np.concatenate(stream.pieces)
-    positions = starts[:, None] + np.arange(inputs.shape[1])
-    inputs[:], labels[:] = tokens[positions], tokens[positions + 1]
+    stream: TokenStream,
+    starts: NDArray[np.int64],
+    at: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    rows: RowArrays,
+    *,
+    pad_id: int,
+    mask_boundaries: bool,
+) -> tuple[int, int]:
+    """`gather`, a numpy slice for each sequence."""
+    _check(stream, starts, at, lengths, rows)
+    return _gather_numpy(stream, starts, at, lengths, rows, pad_id, mask_boundaries)
+
+
+def _gather_numpy(
+    stream: TokenStream,
+    starts: NDArray[np.int64],
+    at: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    rows: RowArrays,
+    pad_id: int,
+    mask_boundaries: bool,
+) -> tuple[int, int]:
+    inputs, labels = rows.inputs.reshape(-1), rows.labels.reshape(-1)
+    inputs[:], labels[:] = pad_id, IGNORED_LABEL
+    bounds, filled = [0], 0
+    for start, begin, length in zip(starts.tolist(), at.tolist(), lengths.tolist(), strict=True):
+        tokens = stream.read(start, length + 1)
+        inputs[begin : begin + length] = tokens[:length]
+        labels[begin : begin + tokens.size - 1] = tokens[1:]
+        if not (mask_boundaries or rows.positions.size or rows.cu_seqlens.size):
+            continue
+        ends = [begin + end - start for end in stream.document_ends(start, length)]
+        if mask_boundaries:
+            labels[[end - 1 for end in ends]] = IGNORED_LABEL
+        bounds += [begin] * (begin > filled) + [*ends] + [begin + length] * (begin + length not in ends)
+        filled = begin + length
+    if not (mask_boundaries or rows.positions.size or rows.cu_seqlens.size):
+        return 0, 0
+    bounds += [inputs.size] * (inputs.size > filled)
+    lengths_of = np.diff(bounds)
+    if rows.positions.size:
+        rows.positions.reshape(-1)[:] = np.arange(inputs.size) - np.repeat(bounds[:-1], lengths_of)
+    if rows.cu_seqlens.size:
+        rows.cu_seqlens[: len(bounds)] = bounds
+    return len(bounds) - 1, int(lengths_of.max(initial=0))
 
 
 def _check(
-    stream: TokenStream, starts: NDArray[np.int64], inputs: NDArray[np.int64], labels: NDArray[np.int64]
+    stream: TokenStream,
+    starts: NDArray[np.int64],
+    at: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    rows: RowArrays,
 ) -> None:
-    if inputs.shape != labels.shape or inputs.ndim != 2 or starts.shape != inputs.shape[:1]:
+    shape, n_wanted = rows.inputs.shape, rows.inputs.size + 1
+    if not (
+        len(shape) == 2
+        and rows.labels.shape == shape
+        and (rows.positions.shape == shape or not rows.positions.size)
+        and rows.cu_seqlens.size in (0, n_wanted)
+        and starts.shape == at.shape == lengths.shape
+    ):
         raise ValueError(
-            f"starts {starts.shape}, inputs {inputs.shape} and labels {labels.shape} "
-            "must be (rows,), (rows, L) and (rows, L)"
+            f"inputs {shape}, labels {rows.labels.shape}, positions {rows.positions.shape}, cu_seqlens "
+            f"{rows.cu_seqlens.shape}, starts {starts.shape}, at {at.shape} and lengths {lengths.shape} "
+            "must be (rows, L) three times, (rows * L + 1,) and (n_segments,) three times"
         )
-    last = stream.n_tokens - inputs.shape[1] - 1
-    if starts.size and (starts.min() < 0 or starts.max() > last):
-        raise ValueError(
-            f"starts run from {starts.min()} to {starts.max()}; rows of {inputs.shape[1]} + 1 tokens "
-            f"of a stream of {stream.n_tokens} must start in [0, {last}]"
-        )
+    if not starts.size:
+        return
+    if starts.min() < 0 or (starts + lengths).max() > stream.n_tokens or lengths.min() < 1:
+        raise ValueError(f"a segment leaves the stream of {stream.n_tokens} tokens, or is empty")
+    ends = at + lengths
+    if at[0] < 0 or (at[1:] < ends[:-1]).any() or (at // shape[1] != (ends - 1) // shape[1]).any():
+        raise ValueError(f"segments must be ascending, apart, and each within a row of {shape[1]} tokens")
+    if ends[-1] > rows.inputs.size:
+        raise ValueError(f"the last segment ends at {ends[-1]}; the rows hold {rows.inputs.size} tokens")
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _void_pointer(_context: Any, address: Any) -> tuple[Any, Any]:
@@ -110,25 +259,239 @@ def _widen(tokens: Tokens, out: NDArray[np.int64]) -> None:
 
 
 @kernel
+def _count_up(out: NDArray[np.int64]) -> None:
+    for j in range(out.shape[0]):
+        out[j] = j
+
+
+@kernel
 def _gather(
     of_dtype: Tokens,
     addresses: NDArray[np.int64],
     bounds: NDArray[np.int64],
+    offset_addresses: NDArray[np.int64],
+    doc_bounds: NDArray[np.int64],
     starts: NDArray[np.int64],
+    at: NDArray[np.int64],
+    lengths: NDArray[np.int64],
     inputs: NDArray[np.int64],
     labels: NDArray[np.int64],
-) -> None:
+    positions: NDArray[np.int64],
+    cu_seqlens: NDArray[np.int32],
+    pad_id: int,
+    mask: bool,
+) -> tuple[int, int]:
     """`of_dtype` is an empty array: numba takes the tokens' type from it when it compiles."""
-    length = inputs.shape[1]
-    for r in range(starts.shape[0]):
-        piece = np.searchsorted(bounds, starts[r], side="right") - 1
-        begin = 0  # tokens of this row that are copied: 0..length, the last for labels only
-        while begin <= length:
-            n_left = bounds[piece + 1] - starts[r] - begin
-            end = min(length + 1, begin + n_left)
-            offset = (starts[r] + begin - bounds[piece]) * of_dtype.itemsize
-            tokens = carray(_pointer(addresses[piece] + offset), (end - begin,), of_dtype.dtype)
-            _widen(tokens, inputs[r, begin:end])
-            _widen(tokens[1:] if begin == 0 else tokens, labels[r, max(begin - 1, 0) : end - 1])
-            begin = end
+    n_sequences, longest, filled = 0, 0, 0
+    marked = mask or positions.shape[0] > 0 or cu_seqlens.shape[0] > 0
+    if cu_seqlens.shape[0] > 0:
+        cu_seqlens[0] = 0
+    for s in range(starts.shape[0] + 1):
+        begin = at[s] if s < starts.shape[0] else inputs.shape[0]
+        if begin > filled:
+            inputs[filled:begin] = pad_id
+            labels[filled:begin] = IGNORED_LABEL
+            if marked:
+                n_sequences += 1
+                longest = max(longest, begin - filled)
+                _mark(positions, cu_seqlens, filled, begin, n_sequences)
+        if s == starts.shape[0]:
+            break
+        start, length = starts[s], lengths[s]
+        filled = begin + length
+        piece = np.searchsorted(bounds, start, side="right") - 1
+        copied = 0  # tokens of this segment: 0..length, the last for its label only
+        while copied <= length and piece < addresses.shape[0]:
+            low, high = (
+                start - bounds[piece],
+                start + length + 1 - bounds[piece],
+            )  # of the segment in the piece
+            size = bounds[piece + 1] - bounds[piece]
+            first, end = max(low, 0), min(high, size)
+            n = end - first
+            tokens = carray(_pointer(addresses[piece] + first * of_dtype.itemsize), (n,), of_dtype.dtype)
+            out = begin + copied
+            _widen(tokens, inputs[out : min(out + n, filled)])
+            _widen(tokens[1:], labels[out : out + n - 1])
+            if copied > 0 and n > 0 and not mask:  # a piece ends a document
+                labels[out - 1] = tokens[0]
+            if marked and first < low + length:
+                n_docs = doc_bounds[piece + 1] - doc_bounds[piece]
+                offsets = carray(_pointer(offset_addresses[piece]), (n_docs + 1,), np.int64)
+                doc = np.searchsorted(offsets, first, side="right")
+                while first < min(low + length, size):
+                    doc_end = min(offsets[doc], low + length)
+                    if doc_end > first:
+                        n_sequences += 1
+                        longest = max(longest, doc_end - first)
+                        _mark(positions, cu_seqlens, begin + first - low, begin + doc_end - low, n_sequences)
+                        if mask and doc_end == offsets[doc]:
+                            labels[begin + doc_end - low - 1] = IGNORED_LABEL
+                        first = doc_end
+                    doc += 1
+            copied += n
             piece += 1
+        if copied <= length:  # the stream ends with this segment: its last token has none after it
+            labels[filled - 1] = IGNORED_LABEL
+    return n_sequences, longest
+
+
+@kernel
+def _mark(
+    positions: NDArray[np.int64], cu_seqlens: NDArray[np.int32], begin: int, end: int, n_sequences: int
+) -> None:
+    if positions.shape[0] > 0:
+        _count_up(positions[begin:end])
+    if cu_seqlens.shape[0] > 0:
+        cu_seqlens[n_sequences] = end
+
+
+def copy_segments(
+    stream: TokenStream,
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    tokens: Tokens,
+    ends: NDArray[np.int64],
+    *,
+    compiled: bool = True,
+) -> int:
+    """Copy segments, each with the token after it, one after another and as narrow as they are.
+
+    `gather` from TokenStream([tokens], [ends[:n]]), where segment s begins at the sum of (length + 1) of
+    those before it, gives what it gives from `stream`.
+
+    Args:
+        stream: the tokens and where their documents end.
+        starts, lengths: int64, (n_segments,), as for `gather`.
+        tokens: the stream's dtype, (sum of (lengths + 1),), overwritten. After the stream's last token: 0.
+        ends: int64, (at least 2 + sum of lengths,), overwritten: 0, where documents end, the size of tokens.
+        compiled: False for the same in numpy, which needs no compiled code.
+    Returns:
+        n, the number of ends.
+    """
+    if compiled:
+        n: int = _copy_segments(
+            stream.addresses,
+            stream.bounds,
+            stream.offset_addresses,
+            stream.doc_bounds,
+            starts,
+            lengths,
+            tokens,
+            ends,
+        )
+        return n
+    found, at = [0], 0
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        read = stream.read(start, length + 1)
+        tokens[at : at + length + 1] = 0
+        tokens[at : at + read.size] = read
+        found += [at + end - start for end in stream.document_ends(start, length)]
+        at += length + 1
+    found.append(at)
+    ends[: len(found)] = found
+    return len(found)
+
+
+@kernel
+def _copy(source: Tokens, out: Tokens) -> None:
+    for j in range(out.shape[0]):
+        out[j] = source[j]
+
+
+@kernel
+def _copy_segments(
+    addresses: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    offset_addresses: NDArray[np.int64],
+    doc_bounds: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    tokens: Tokens,
+    ends: NDArray[np.int64],
+) -> int:
+    ends[0] = 0
+    n_ends, at = 1, 0
+    for s in range(starts.shape[0]):
+        start, length = starts[s], lengths[s]
+        piece = np.searchsorted(bounds, start, side="right") - 1
+        copied = 0
+        while copied <= length and piece < addresses.shape[0]:
+            low = start - bounds[piece]
+            size = bounds[piece + 1] - bounds[piece]
+            first, end = max(low, 0), min(low + length + 1, size)
+            source = carray(
+                _pointer(addresses[piece] + first * tokens.itemsize), (end - first,), tokens.dtype
+            )
+            _copy(source, tokens[at + copied : at + copied + end - first])
+            n_docs = doc_bounds[piece + 1] - doc_bounds[piece]
+            offsets = carray(_pointer(offset_addresses[piece]), (n_docs + 1,), np.int64)
+            doc = np.searchsorted(offsets, first, side="right")
+            while doc <= n_docs and offsets[doc] <= low + length:
+                if at + offsets[doc] - low > ends[n_ends - 1]:
+                    ends[n_ends] = at + offsets[doc] - low
+                    n_ends += 1
+                doc += 1
+            copied += end - first
+            piece += 1
+        if copied <= length:
+            tokens[at + length] = 0
+        at += length + 1
+    ends[n_ends] = at
+    return n_ends + 1
+
+
+def document_spans(
+    stream: TokenStream, docs: NDArray[np.int64], *, compiled: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where documents begin in the stream, and how many tokens each has.
+
+    O(n_docs · log pieces).
+
+    Args:
+        stream: the tokens and where their documents end.
+        docs: int64, (n_docs,), each in [0, documents of the stream).
+        compiled: False for the same in Python, which needs no compiled code.
+    Returns:
+        starts: int64, (n_docs,).
+        lengths: int64, (n_docs,).
+    Raises:
+        ValueError: a document is not in the stream.
+
+    >>> stream = TokenStream([np.zeros(3, np.uint16), np.zeros(5, np.uint16)])
+    >>> [values.tolist() for values in document_spans(stream, np.array([1, 0]))]
+    [[3, 0], [5, 3]]
+    """
+    if docs.size and (docs.min() < 0 or docs.max() >= stream.doc_bounds[-1]):
+        raise ValueError(
+            f"documents run from {docs.min()} to {docs.max()}; the stream has {stream.doc_bounds[-1]}"
+        )
+    starts, lengths = np.empty_like(docs), np.empty_like(docs)
+    if compiled:
+        _document_spans(stream.offset_addresses, stream.bounds, stream.doc_bounds, docs, starts, lengths)
+        return starts, lengths
+    pieces = np.searchsorted(stream.doc_bounds, docs, side="right") - 1
+    for piece in np.unique(pieces).tolist():
+        (here,) = np.nonzero(pieces == piece)
+        local = docs[here] - stream.doc_bounds[piece]
+        begins = stream.offsets[piece][local]
+        starts[here], lengths[here] = stream.bounds[piece] + begins, stream.offsets[piece][local + 1] - begins
+    return starts, lengths
+
+
+@kernel
+def _document_spans(
+    offset_addresses: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    doc_bounds: NDArray[np.int64],
+    docs: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+) -> None:
+    for i in range(docs.shape[0]):
+        piece = np.searchsorted(doc_bounds, docs[i], side="right") - 1
+        n_docs = doc_bounds[piece + 1] - doc_bounds[piece]
+        offsets = carray(_pointer(offset_addresses[piece]), (n_docs + 1,), np.int64)
+        doc = docs[i] - doc_bounds[piece]
+        starts[i] = bounds[piece] + offsets[doc]
+        lengths[i] = offsets[doc + 1] - offsets[doc]

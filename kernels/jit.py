@@ -1,5 +1,7 @@
-"""How a function becomes a compiled kernel: one decorator for all of them."""
+"""How a function becomes a compiled kernel: one decorator for all of them; and how to get them in time."""
 
+import os
+import threading
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -23,3 +25,57 @@ def kernel(function: F) -> F:
     # A doctest's or a notebook's function has no file to keep a cache beside.
     has_file = not function.__code__.co_filename.startswith("<")
     return cast(F, numba.njit(nogil=True, cache=has_file)(function))
+
+
+class InBackground:
+    """Loads kernels on a thread: numba takes about a second for its first one in a process, cached or not.
+
+    Args:
+        load: calls each kernel once.
+
+    >>> loading = InBackground(lambda: None)
+    >>> loading.done(wait=True)
+    True
+    """
+
+    def __init__(self, load: Callable[[], object]) -> None:
+        self._load, self._lock = load, threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_done, self._error, self._given_up = False, cast(BaseException | None, None), False
+        # A process forked while the thread holds numba's locks must never ask for a kernel.
+        os.register_at_fork(after_in_child=self._forked)
+
+    def done(self, *, wait: bool = False) -> bool:
+        """Whether the kernels are loaded; the first call begins to load them.
+
+        Args:
+            wait: until they are loaded.
+        Raises:
+            Exception: what loading them raised.
+        """
+        if self._is_done or self._given_up:
+            return self._is_done
+        with self._lock:
+            if self._thread is None:
+                # Not a daemon: LLVM must not be at work when the process ends.
+                self._thread = threading.Thread(target=self._run, name="cuvee-kernels", daemon=False)
+                self._thread.start()
+        if wait:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._is_done
+
+    def done_already(self) -> bool:
+        """Whether the kernels are loaded, without beginning to load them."""
+        return self._is_done
+
+    def _run(self) -> None:
+        try:
+            self._load()
+            self._is_done = True
+        except BaseException as error:  # noqa: BLE001 (raised again by `done`)
+            self._error = error
+
+    def _forked(self) -> None:
+        self._given_up = not self._is_done and self._thread is not None

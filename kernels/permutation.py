@@ -17,7 +17,7 @@ _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _ONE = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(1)
 
 
-def permute(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
+def permute(indices: NDArray[np.int64], n: int, key: int, *, compiled: bool = True) -> NDArray[np.int64]:
     """Where a keyed bijection of [0, n) sends each index.
 
     A Feistel network over the smallest 2**bits >= n, walked until the value falls below n: fewer than two
@@ -27,6 +27,7 @@ def permute(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
         indices: int64, (n_indices,), each in [0, n).
         n: size of the shuffled range, 1 <= n < 2**63.
         key: 0 <= key < 2**64. Different keys give unrelated orders.
+        compiled: False for the same in numpy, which needs no compiled code: 6 times slower.
     Returns:
         int64, (n_indices,). `permute(np.arange(n), n, key)` holds each of 0..n-1 once.
     Raises:
@@ -37,7 +38,9 @@ def permute(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
     >>> permute(np.arange(5), 5, key=7).tolist()
     [2, 4, 3, 0, 1]
     """
-    return _run(indices, n, key, forward=True)
+    return (
+        _run(indices, n, key, forward=True) if compiled else _permute_numpy(_checked(indices, n, key), n, key)
+    )
 
 
 def invert(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
@@ -80,7 +83,30 @@ def round_keys(key: int) -> list[int]:
     return [_mix_reference(key + (r + 1) * _GOLDEN) for r in range(N_ROUNDS)]
 
 
-def _run(indices: NDArray[np.int64], n: int, key: int, *, forward: bool) -> NDArray[np.int64]:
+def _permute_numpy(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
+    low_bits, high_bits = map(np.uint64, _halves(n))
+    low_mask, high_mask = (_ONE << low_bits) - _ONE, (_ONE << high_bits) - _ONE
+    keys = [np.array([k], np.uint64) for k in round_keys(key)]  # arrays wrap around without a warning
+    values = indices.astype(np.uint64)
+    walking = np.arange(values.size)
+    while walking.size:
+        x = values[walking]
+        high, low = x >> low_bits, x & low_mask
+        for r in range(0, N_ROUNDS, 2):
+            high ^= _mix_numpy(low + keys[r]) & high_mask
+            low ^= _mix_numpy(high + keys[r + 1]) & low_mask
+        values[walking] = x = (high << low_bits) | low
+        walking = walking[x >= np.uint64(n)]
+    return values.astype(np.int64)
+
+
+def _mix_numpy(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> _S30)) * _M1
+    x = (x ^ (x >> _S27)) * _M2
+    return x ^ (x >> _S31)
+
+
+def _checked(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
     if not 1 <= n < 2**63:
         raise ValueError(f"n is {n}; a permutation needs 1 <= n < 2**63")
     if not 0 <= key < 2**64:
@@ -88,6 +114,11 @@ def _run(indices: NDArray[np.int64], n: int, key: int, *, forward: bool) -> NDAr
     indices = np.ascontiguousarray(indices, np.int64)
     if indices.size and (indices.min() < 0 or indices.max() >= n):
         raise ValueError(f"indices run from {indices.min()} to {indices.max()}; they must lie in [0, {n})")
+    return indices
+
+
+def _run(indices: NDArray[np.int64], n: int, key: int, *, forward: bool) -> NDArray[np.int64]:
+    indices = _checked(indices, n, key)
     low_bits, high_bits = map(np.uint64, _halves(n))
     out = np.empty_like(indices)
     _feistel(indices, np.uint64(n), np.array(round_keys(key), np.uint64), low_bits, high_bits, forward, out)

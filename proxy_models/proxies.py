@@ -126,7 +126,12 @@ def validation_rows(source: Source, sequence_length: int, n_rows: int) -> Batch:
         )
     n_rows = min(n_rows, available)
     loader = StreamingLoader(
-        {store.domain: store}, sequence_length=sequence_length, global_batch=n_rows, max_epochs=1.0, steps=1
+        {store.domain: store},
+        sequence_length=sequence_length,
+        global_batch=n_rows,
+        mask_boundaries=False,
+        max_epochs=1.0,
+        steps=1,
     )
     batch = next(loader)
     return batch.input_ids, batch.labels
@@ -184,6 +189,7 @@ def _training_batches(
         mixture,
         sequence_length=shape.sequence_length,
         global_batch=config.batch_tokens // shape.sequence_length,
+        mask_boundaries=False,
         seed=seed,
     )
     return ((batch.input_ids, batch.labels) for batch in loader)

@@ -1,44 +1,90 @@
 """What a trainer gets in each step."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+FieldName = Literal[
+    "input_ids", "labels", "position_ids", "cu_seqlens", "max_seqlen", "domain_ids", "row_ids", "weights"
+]
+_ABSENT: Any = None  # a field that was not asked for
+FIELDS: tuple[FieldName, ...] = get_args(FieldName)
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One rank's rows of one global batch: its tensors by attribute, by name, or all of them as `**batch`.
+    """One rank's rows of one global batch: its values by attribute, by name, or all of them as `**batch`.
 
-    Not a `Mapping`: trainers rebuild those as `type(batch)(dict)` when they move them; this has `to`.
+    A field that `emit` did not ask for is None, and no key. Not a `Mapping`: trainers rebuild those as
+    `type(batch)(dict)` when they move them; this has `to`.
 
     Args:
         step: of the run, from 0.
         input_ids: int64, (rows, sequence_length).
-        labels: int64, (rows, sequence_length), the token after each of input_ids. They are shifted
-            already: give a model that shifts its labels itself `labels=batch.input_ids`.
+        labels: int64, (rows, sequence_length), the token after each of input_ids, -100 where that is another
+            document's, or padding. They are shifted already: give a model that shifts its labels itself
+            `labels=batch.input_ids`.
+        position_ids: int64, (rows, sequence_length), counted from 0 in each sequence.
+        cu_seqlens: int32, (n_sequences + 1,), where sequences begin in the flattened rows, and their size.
+            A sequence is a stretch of one document within a row, or a row's padding.
+        max_seqlen: tokens of the longest sequence, rounded up to a power of two (at most sequence_length), so
+            that kernels are compiled for few values.
         domain_ids: int64, (rows,), index into `StreamingLoader.domains`.
-        row_ids: int64, (rows,), r where the row is tokens [r L, r L + L + 1) of its domain.
+        row_ids: int64, (rows,), what names a row within its domain and epoch (packing.py).
+        weights: float32, (rows,), of each row in the loss: 1, or the domain's weight in `objective` over the
+            weight that it was drawn with.
     """
 
     step: int
     input_ids: "Tensor"
-    labels: "Tensor"
-    domain_ids: "Tensor"
-    row_ids: "Tensor"
+    labels: "Tensor" = _ABSENT
+    position_ids: "Tensor" = _ABSENT
+    cu_seqlens: "Tensor" = _ABSENT
+    max_seqlen: int = _ABSENT
+    domain_ids: "Tensor" = _ABSENT
+    row_ids: "Tensor" = _ABSENT
+    weights: "Tensor" = _ABSENT
 
     def keys(self) -> list[str]:
-        """The names of the tensors."""
-        return [field.name for field in fields(self) if field.name != "step"]
+        """The names of what was asked for."""
+        names = [field.name for field in fields(self) if field.name != "step"]
+        return [name for name in names if getattr(self, name) is not None]
 
-    def __getitem__(self, name: str) -> "Tensor":
+    def __getitem__(self, name: str) -> Any:
         if name not in self.keys():
             raise KeyError(f"{name!r}; a batch has {', '.join(self.keys())}")
-        tensor: Tensor = getattr(self, name)
-        return tensor
+        return getattr(self, name)
 
     def to(self, device: Any, non_blocking: bool = False) -> "Batch":
         """The batch with its tensors on `device`."""
-        tensors = {name: self[name].to(device, non_blocking=non_blocking) for name in self.keys()}
-        return Batch(self.step, **tensors)
+        moved: dict[str, Any] = {
+            name: value if isinstance(value, int) else value.to(device, non_blocking=non_blocking)
+            for name in self.keys()
+            for value in [self[name]]
+        }
+        return Batch(self.step, **moved)
+
+    def micro_batches(self, n_rows: int) -> "Iterator[Batch]":
+        """The rows in slices of `n_rows`, views of this batch: what gradient accumulation goes through.
+
+        Raises:
+            ValueError: n_rows does not divide the batch.
+        """
+        total, length = self.input_ids.shape
+        if n_rows < 1 or total % n_rows:
+            raise ValueError(f"micro_batches: {n_rows} rows do not divide a batch of {total}")
+        for begin in range(0, total, n_rows):
+            part: dict[str, Any] = {
+                name: value if isinstance(value, int) else value[begin : begin + n_rows]
+                for name in self.keys()
+                for value in [self[name]]
+                if name != "cu_seqlens"
+            }
+            if self.cu_seqlens is not None:
+                low, high = begin * length, (begin + n_rows) * length
+                inside = (self.cu_seqlens >= low) & (self.cu_seqlens <= high)
+                part["cu_seqlens"] = self.cu_seqlens[inside] - low
+            yield Batch(self.step, **part)

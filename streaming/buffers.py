@@ -6,16 +6,19 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
-# Two arrays for each batch that a trainer may hold: this one, the last one, one on its way to a device.
-N_KEPT = 6
-
 
 class Buffers:
     """int64 arrays of one shape; memory is lent again only when nothing made of it is left.
 
     Fresh memory costs a page fault for every 4 KiB: from a few MiB on that is more than the gathering itself.
 
-    >>> buffers = Buffers((2, 3))
+    Args:
+        shape: of the arrays.
+        n_kept: arrays whose memory is kept for lending again.
+        pinned: take page-locked memory. torch lends it, and lends it again only when the copies to a device
+            that read it are done, which a weak reference here could not know.
+
+    >>> buffers = Buffers((2, 3), n_kept=6)
     >>> first, second = buffers.take(), buffers.take()
     >>> address, row = first.ctypes.data, first[1]
     >>> del first
@@ -26,13 +29,18 @@ class Buffers:
     True
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
+    def __init__(self, shape: tuple[int, ...], n_kept: int, *, pinned: bool = False) -> None:
+        self._shape, self._n_kept, self._pinned = shape, n_kept, pinned
         self._memory: list[bytearray] = []
         self._borrowers: list[weakref.ref[NDArray[np.int64]]] = []
 
     def take(self) -> NDArray[np.int64]:
         """An array with any contents: int64, of the shape."""
+        if self._pinned:
+            import torch
+
+            array: NDArray[np.int64] = torch.empty(self._shape, dtype=torch.int64, pin_memory=True).numpy()
+            return array
         free = next((k for k, borrower in enumerate(self._borrowers) if borrower() is None), None)
         memory = bytearray(8 * math.prod(self._shape)) if free is None else self._memory[free]
         # Views of views refer to the first array over memory that is not numpy's own: it lives as long as any
@@ -40,7 +48,7 @@ class Buffers:
         borrower = np.frombuffer(memory, np.int64)
         if free is not None:
             self._borrowers[free] = weakref.ref(borrower)
-        elif len(self._memory) < N_KEPT:
+        elif len(self._memory) < self._n_kept:
             self._memory.append(memory)
             self._borrowers.append(weakref.ref(borrower))
         return borrower.reshape(self._shape)

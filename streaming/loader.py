@@ -1,23 +1,29 @@
 """The loader: asks the planner for global batches, gathers this rank's rows, and resumes exactly."""
 
-from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, largest_remainder
-from ..kernels.gather import TokenStream, gather
-from .batch import Batch
-from .buffers import Buffers
-from .plan import Cursor, Domain, Event, Planner, Schedule
+from ..kernels.gather import TokenStream
+from .assemble import Assembler
+from .batch import FIELDS, Batch, FieldName
+from .executors import BackgroundThread, Executor, Inline, Maker, Planned, planned
+from .integrity import Verifier
+from .packing import PACKINGS, BestFit, Concat, Packing, PackingName, end_position, epochs_at
+from .plan import Cursor, Domain, Planner
+from .processes import WorkerProcesses
+from .schedule import Ramp, WeightSchedule, bounds_of
 from .shards import TokenStore
-from .weights import row_limits, shares_of
+from .state import decode, encode, given_weights
+from .warm_up import kernels
+from .weights import check_names, epoch_caps, shares_of
 
-STATE_VERSION = 1
-# Rows planned at once. It changes no order; a row's plan costs the least from a few hundred rows on.
-N_PLANNED_ROWS = 4096
+# From this many tokens of a rank's batch on, a thread's hand-over (some 0.1 ms) is a small part of the work.
+N_TOKENS_FOR_THREAD = 2**18
 
 
 class Stats(TypedDict):
@@ -25,6 +31,8 @@ class Stats(TypedDict):
 
     step: int
     n_tokens: dict[str, int]
+    n_padding: dict[str, int]
+    fill: float
     token_shares: dict[str, float]
     epochs: dict[str, float]
     weights: dict[str, float]
@@ -43,17 +51,32 @@ class StreamingLoader:
             which rows of a domain come in which order depends neither on the other domains nor on the
             order of this mapping.
         weights: share of the tokens, by domain, summing to one; 0 leaves a domain out for now. None: in
-            proportion to the domains' tokens.
-        sequence_length: L, tokens of a row. Rows are packed by `concat`; see plan.py.
-        global_batch: B, rows of one step over all ranks.
+            proportion to the domains' tokens, or as a WeightSchedule says.
+        sequence_length: L, tokens of a row.
+        global_batch: B, rows of one step over all ranks; see `set_global_batch`.
         seed: of the shuffles.
+        packing: how documents become rows, "concat", "crop" or "best_fit"; see packing.py.
+        emit: the fields of a batch, of batch.py; input_ids among them.
+        mask_boundaries: labels are -100 where the next token is another document's. False, for concat and
+            crop: they are that token.
         max_epochs: how often a domain may be repeated, for all or by domain; None: without end. A domain that
             reaches it leaves its weight to the others, in proportion, and `stats` records the event.
-        schedule: later weights, [(start_step, weights), ...], ascending.
+        schedule: later weights, [(start_step, weights), ...], ascending; or a WeightSchedule instead of
+            `weights`, by tokens.
+        floors, ceilings: the least and the largest share of the tokens of some domains, at every step,
+            whatever weights say: the others keep their proportions.
+        objective: weights of the loss, by domain; a row's weight is its domain's over the one it was drawn
+            with, so that the expected loss stays that of `objective`. For `emit` with "weights".
         rank: of this process.
         world_size: number of processes; divides global_batch.
         split: of the sources that are given as folders.
         steps: of the run; None: until the domains are exhausted, if ever.
+        prefetch: batches that a background thread makes before they are asked for; 0: none, made when asked.
+            None: 2 where a rank's batch has N_TOKENS_FOR_THREAD tokens or more, else 0.
+        workers: processes that read tokens, instead of the thread.
+        pin_memory: of the large tensors, for copies to a device that don't wait.
+        verify: compare each shard with its checksum before its first tokens are handed out, and replace rows
+            of those that don't match (integrity.py). Reads every shard once, at 1 GB/s.
     Raises:
         ValueError: names the argument or the source, what was found, what is allowed and what to do.
     """
@@ -66,39 +89,71 @@ class StreamingLoader:
         sequence_length: int,
         global_batch: int,
         seed: int = 0,
+        packing: PackingName = "concat",
+        emit: Sequence[FieldName] = ("input_ids", "labels", "domain_ids", "row_ids"),
+        mask_boundaries: bool = True,
         max_epochs: float | Mapping[str, float] | None = None,
-        schedule: Sequence[tuple[int, Mapping[str, float]]] | None = None,
+        schedule: Sequence[tuple[int, Mapping[str, float]]] | WeightSchedule | None = None,
+        floors: Mapping[str, float] | None = None,
+        ceilings: Mapping[str, float] | None = None,
+        objective: Mapping[str, float] | None = None,
         rank: int = 0,
         world_size: int = 1,
         split: str = "train",
         steps: int | None = None,
+        prefetch: int | None = None,
+        workers: int = 0,
+        pin_memory: bool = False,
+        verify: bool = False,
     ) -> None:
-        _check_counts(sequence_length, global_batch, rank, world_size)
+        _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
+        _check_packing(packing, emit, mask_boundaries)
         self.domains, self.steps = tuple(sources), steps
         self.sequence_length, self.global_batch, self.seed = sequence_length, global_batch, seed
+        self.packing: PackingName = packing
+        self._rank, self._world_size = rank, world_size
         # Sorted by name: ties in the mixture fall the same way for every order of the sources.
         self._stores = {
             name: source if isinstance(source := sources[name], TokenStore) else TokenStore(source, split)
             for name in sorted(sources)
         }
         _check_tokenizers(self._stores)
-        if weights is None:
-            shares = largest_remainder(np.array([store.n_tokens for store in self._stores.values()]), ROW)
-        else:
-            shares = shares_of(weights, list(self._stores))
-        n_rows = {name: (store.n_tokens - 1) // sequence_length for name, store in self._stores.items()}
-        limits = row_limits(max_epochs, n_rows)
-        self._planner = Planner(
-            [Domain(name, n_rows[name], limits[name]) for name in self._stores], seed, global_batch, shares
+        names = list(self._stores)
+        self._stream = TokenStream(
+            [piece for store in self._stores.values() for piece in store.pieces],
+            [offsets for store in self._stores.values() for offsets in store.offsets],
         )
-        for start_step, later in schedule or ():
-            self._planner.append(start_step, shares_of(later, list(self._stores)))
-        self._schedule_given = _schedule_hash(self._encode(self._planner.schedule))
-        self._lay_out_streams()
-        rows = global_batch // world_size
-        self._rows_of_rank = slice(rank * rows, (rank + 1) * rows)
-        self._buffers = Buffers((rows, sequence_length))
-        self._plan_from(self._planner.start())
+        self._max_epochs = epoch_caps(max_epochs, names)
+        self._planner = Planner(
+            self._domains(),
+            global_batch,
+            self._weights(weights, schedule),
+            bounds_of(floors, ceilings, names),
+            compiled=kernels.done_already(),
+        )
+        for start_step, later in schedule if schedule and not isinstance(schedule, WeightSchedule) else ():
+            self._planner.append(start_step, shares_of(later, names))
+        self._weights_given = given_weights(self._planner, names)
+        tokens_of_rank = global_batch // world_size * sequence_length
+        self._n_ahead = 2 * (tokens_of_rank >= N_TOKENS_FOR_THREAD) if prefetch is None else prefetch
+        self._n_workers = workers
+        assembler = Assembler(
+            self._stream,
+            sequence_length,
+            tuple(emit),
+            pad_id=next(iter(self._stores.values())).eos_id,
+            mask_boundaries=mask_boundaries,
+            domain_ids=np.array([self.domains.index(name) for name in names]),
+            objective=None if objective is None else shares_of(objective, names, "objective") / ROW,
+            n_ahead=self._n_ahead,
+            pin_memory=pin_memory,
+        )
+        packings = [domain.packing for domain in self._planner.domains]
+        self._verifier = Verifier(self._stores, packings, self._stream, seed) if verify else None
+        # Apart from the loader, which a thread that makes batches must not keep alive.
+        self._maker = Maker(assembler, self._verifier, rank, world_size)
+        self._executor: Executor | None = None
+        self._begin_at(self._planner.start())
 
     @property
     def step(self) -> int:
@@ -111,47 +166,93 @@ class StreamingLoader:
     def __next__(self) -> Batch:
         if self.steps is not None and self.step >= self.steps:
             raise StopIteration
-        if self._n_given == len(self._plan.domains):
-            self._plan_from(self._after)
-            if not len(self._plan.domains):
-                raise StopIteration
-        self._n_given += 1
-        return self._gather(self._n_given - 1)
+        if self._executor is None:
+            self._executor = self._new_executor()
+        made = self._executor.next()
+        if made is None:
+            raise StopIteration
+        planned_step, batch = made
+        self._start, self._n_given = planned_step.start, planned_step.index + 1
+        kernels.done()  # from the first batch on they are loaded in the background
+        return batch
+
+    def __len__(self) -> int:
+        """Batches of the whole run, those handed out included. O(rows to come) if max_epochs may end it.
+
+        Raises:
+            TypeError: the run has no end.
+        """
+        if not self._may_exhaust():
+            if self.steps is None:
+                raise TypeError("this loader has no end; pass steps, or max_epochs for every domain")
+            return max(self.steps, self.step)
+        self._planner.compiled = kernels.done(wait=True)
+        cursor = self._cursor()
+        while self.steps is None or cursor.step < self.steps:
+            n_steps = 1024 if self.steps is None else min(1024, self.steps - cursor.step)
+            after = self._planner.advance(cursor, n_steps)
+            if after.step == cursor.step:
+                break
+            cursor = after
+        return cursor.step
 
     def set_weights(self, weights: Mapping[str, float], at_step: int | None = None) -> None:
         """Let other weights hold from `at_step` on (the next batch by default). Call it alike on every rank.
+
+        They end a WeightSchedule. Floors and ceilings go on to hold.
 
         Raises:
             ValueError: as for the constructor's weights; at_step was handed out already, or lies before the
                 schedule's last entry.
         """
         shares = shares_of(weights, list(self._stores))
-        at_step = self.step if at_step is None else at_step
-        if at_step < self.step:
-            raise ValueError(f"at_step is {at_step}; batches before step {self.step} were handed out already")
-        cursor = self._cursor()
-        self._planner.append(at_step, shares)
-        self._plan_from(cursor)
+        at_step = self._future(at_step)
+        self._replan(lambda: self._planner.append(at_step, shares))
+
+    def set_global_batch(self, global_batch: int, at_step: int | None = None) -> None:
+        """Let batches have other rows from `at_step` on (the next batch by default), losing none.
+
+        Call it alike on every rank. `global_batch` the argument, which a state is checked against, stays.
+
+        Raises:
+            ValueError: world_size does not divide it; at_step was handed out already, or lies before the
+                last change.
+        """
+        _check_counts(self.sequence_length, global_batch, self._rank, self._world_size)
+        at_step = self._future(at_step)
+        self._replan(lambda: self._planner.resize(at_step, global_batch))
 
     def stats(self) -> Stats:
-        """Realised tokens, shares and epochs of each domain, the weights of the next row, and the events."""
+        """Realised tokens, padding, shares and epochs of each domain, the weights of the next row, events.
+
+        Shares are of rows, padding included: what weights divide. `fill` is the part of all rows that is no
+        padding.
+        """
         cursor = self._cursor()
         shares = self._planner.shares_at(cursor)
-        drawn = dict(zip(self._stores, cursor.rows_drawn, strict=True))
-        in_force = dict(
-            zip(self._stores, [0] * len(drawn) if shares is None else shares.tolist(), strict=True)
-        )
-        n_rows = {domain.name: domain.n_rows for domain in self._planner.domains}
-        total = max(1, sum(cursor.rows_drawn))
+        ours = {name: k for k, name in enumerate(self._stores)}
+        total, room = max(1, cursor.n_rows), self.sequence_length
+        events: list[dict[str, int | str]] = [
+            {"step": e.step, "domain": e.domain, "event": "reached max_epochs"} for e in cursor.events
+        ]
+        for found in self._verifier.quarantined if self._verifier else ():
+            event = f"quarantined {found.shard}"
+            events.append({"step": found.step, "domain": found.domain, "event": event})
         return Stats(
             step=cursor.step,
-            n_tokens={name: drawn[name] * self.sequence_length for name in self.domains},
-            token_shares={name: drawn[name] / total for name in self.domains},
-            epochs={name: drawn[name] / max(1, n_rows[name]) for name in self.domains},
-            weights={name: in_force[name] / ROW for name in self.domains},
-            events=[
-                {"step": e.step, "domain": e.domain, "event": "reached max_epochs"} for e in cursor.events
-            ],
+            n_tokens={name: cursor.tokens_drawn[ours[name]] for name in self.domains},
+            n_padding={
+                name: cursor.rows_drawn[ours[name]] * room - cursor.tokens_drawn[ours[name]]
+                for name in self.domains
+            },
+            fill=sum(cursor.tokens_drawn) / (total * room) if cursor.n_rows else 1.0,
+            token_shares={name: cursor.rows_drawn[ours[name]] / total for name in self.domains},
+            epochs={
+                name: epochs_at(self._planner.domains[k].packing, cursor.positions[k])
+                for name, k in ((name, ours[name]) for name in self.domains)
+            },
+            weights={name: 0.0 if shares is None else int(shares[ours[name]]) / ROW for name in self.domains},
+            events=events,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,117 +260,154 @@ class StreamingLoader:
 
         Its size does not grow with the run: past weights are left out.
         """
-        cursor = self._cursor()
-        return {
-            "version": STATE_VERSION,
-            "step": cursor.step,
-            **self._scalars(),
-            "domains": {
-                domain.name: {
-                    **self._identity(domain),
-                    "rows_drawn": cursor.rows_drawn[k],
-                    "credit": cursor.credit[k],
-                }
-                for k, domain in enumerate(self._planner.domains)
-            },
-            "schedule": self._encode(self._planner.entries_from(cursor.step)),
-            "events": [[event.step, event.domain] for event in cursor.events],
-        }
+        return encode(self._planner, self._cursor(), self._arguments(), self._identities())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state` was taken, without replaying; O(domains).
+        """Go on exactly where `state` was taken, without replaying; O(domains), whatever the position.
 
-        The state's schedule holds, with what `set_weights` did to it; for other weights call `set_weights`
-        after loading. What may differ: rank and world_size, steps, the order of sources and where they
-        lie, and further domains whose weight is 0.
+        The state's weights and batch sizes hold, with what `set_weights` and `set_global_batch` did to them;
+        for others call those after loading. What may differ: rank and world_size, steps, emit, executors,
+        the order of sources and where they lie, and further domains whose weight is 0.
 
         Raises:
             ValueError: names the field that differs. The loader is left as it was.
         """
-        if (version := state.get("version")) != STATE_VERSION:
-            raise ValueError(f"state: version is {version!r}; this version of cuvee reads {STATE_VERSION}")
-        if missing := {"step", "domains", "schedule", "events", *self._scalars()} - state.keys():
-            raise ValueError(
-                f"state: {', '.join(sorted(missing))} missing; this is not a loader's whole state"
-            )
-        saved: Mapping[str, Mapping[str, Any]] = state["domains"]
-        if lost := sorted(set(saved) - set(self._stores)):
-            raise ValueError(
-                f"state: domains: {lost} not among the sources; add them (weight 0 leaves one out)"
-            )
-        for field, ours in self._scalars().items():
-            _check_same(field, state[field], ours)
-        for domain in self._planner.domains:
-            for field, identity in self._identity(domain).items():
-                if domain.name in saved:
-                    _check_same(f"domains.{domain.name}.{field}", saved[domain.name][field], identity)
-        names = list(self._stores)
-        cursor = Cursor(
-            step=state["step"],
-            rows_drawn=tuple(saved[name]["rows_drawn"] if name in saved else 0 for name in names),
-            credit=tuple(saved[name]["credit"] if name in saved else 0 for name in names),
-            events=tuple(Event(*event) for event in state["events"]),
+        cursor, schedule, batch_sizes = decode(
+            state, self._arguments(), self._identities(), self._planner.start()
         )
-        self._planner.schedule = [
-            (start, np.array([shares.get(name, 0) for name in names], np.int64))
-            for start, shares in state["schedule"]
-        ]
-        self._plan_from(cursor)
+        for _, rows in batch_sizes:
+            _check_counts(self.sequence_length, rows, self._rank, self._world_size)
+        self.close()
+        self._planner.schedule, self._planner.batch_sizes = schedule, batch_sizes
+        self._begin_at(cursor)
 
-    def _scalars(self) -> dict[str, int | str]:
-        """The arguments that a state must agree with."""
+    def close(self) -> None:
+        """End the thread or the worker processes. Asking for a batch starts them again, where it stopped."""
+        if self._executor is not None:
+            self._executor.close()
+            cursor, self._executor = self._cursor(), None
+            self._begin_at(cursor)
+
+    def _steps(self) -> Iterator[Planned]:
+        return planned(self._planner, self._cursor(), self.steps, kernels.done_already)
+
+    def _new_executor(self) -> Executor:
+        if self._n_workers:
+            shards = [path for store in self._stores.values() for path in store.shard_paths]
+            n_ahead = max(2, self._n_ahead)
+            return WorkerProcesses(
+                self._steps(), self._maker, shards, self._n_workers, n_ahead, self._largest_batch()
+            )
+        if self._n_ahead:
+            return BackgroundThread(self._steps(), self._maker, self._n_ahead)
+        return Inline(self._steps(), self._maker)
+
+    def _largest_batch(self) -> int:
+        """Rows of this rank, from this step on."""
+        return max(size for _, size in self._planner.batch_sizes_from(self.step)) // self._world_size
+
+    def _replan(self, change: Callable[[], None]) -> None:
+        """Change the planner, and go on with the batch after the last one handed out."""
+        cursor, executor = self._cursor(), self._executor
+        if isinstance(executor, WorkerProcesses):
+            executor.drain()  # processes are kept: they take a second to start
+        else:
+            self.close()  # before the planner changes: a thread may be planning
+        change()
+        self._begin_at(cursor)
+        if isinstance(executor, WorkerProcesses):
+            if self._largest_batch() <= executor.max_rows:
+                executor.follow(self._steps())
+            else:
+                self.close()
+
+    def _begin_at(self, cursor: Cursor) -> None:
+        self._start, self._n_given = cursor, 0
+
+    def _cursor(self) -> Cursor:
+        """Behind the last batch handed out: planned again from the start of its plan, without rows."""
+        return self._planner.advance(self._start, self._n_given)
+
+    def _future(self, at_step: int | None) -> int:
+        at_step = self.step if at_step is None else at_step
+        if at_step < self.step:
+            raise ValueError(f"at_step is {at_step}; batches before step {self.step} were handed out already")
+        return at_step
+
+    def _domains(self) -> list[Domain]:
+        compiled = kernels.done_already()
+        domains, first_token, first_doc = [], 0, 0
+        for name, store in self._stores.items():
+            packing: Packing
+            if self.packing == "best_fit":
+                packing = BestFit(
+                    name,
+                    self.seed,
+                    self._stream,
+                    first_doc,
+                    store.n_docs,
+                    store.n_tokens,
+                    self.sequence_length,
+                )
+            else:
+                packing = Concat(
+                    name,
+                    self.seed,
+                    store.n_tokens,
+                    self.sequence_length,
+                    first_token,
+                    moving=self.packing == "crop",
+                )
+            cap = self._max_epochs[name]
+            end = None if cap is None else end_position(packing, cap, compiled=compiled)
+            domains.append(Domain(name, packing, end))
+            first_token, first_doc = first_token + store.n_tokens, first_doc + store.n_docs
+        return domains
+
+    def _weights(
+        self,
+        weights: Mapping[str, float] | None,
+        schedule: Sequence[tuple[int, Mapping[str, float]]] | WeightSchedule | None,
+    ) -> NDArray[np.int64] | Ramp:
+        names = list(self._stores)
+        if isinstance(schedule, WeightSchedule):
+            if weights is not None:
+                raise ValueError("weights: a WeightSchedule has them already, at 0 tokens; leave them out")
+            return schedule.ramp(names, self.sequence_length)
+        if weights is None:
+            return largest_remainder(np.array([store.n_tokens for store in self._stores.values()]), ROW)
+        return shares_of(weights, names)
+
+    def _may_exhaust(self) -> bool:
+        """Whether weights, now or later, are all of domains with a limit."""
+        limited = np.array([domain.end is not None for domain in self._planner.domains])
+        if self._planner.bounds is not None and np.array(self._planner.bounds[0])[~limited].any():
+            return False
+        shares = [entry for _, entry in self._planner.entries_from(self.step)]
+        shares += [np.array(point) for point in (self._planner.ramp.shares if self._planner.ramp else ())]
+        return any(not entry[~limited].any() for entry in shares)
+
+    def _arguments(self) -> dict[str, int | str]:
+        """What a state must agree with."""
         return {
             "sequence_length": self.sequence_length,
             "global_batch": self.global_batch,
             "seed": self.seed,
-            "weights": self._schedule_given,
+            "packing": self.packing,
+            "weights": self._weights_given,
         }
 
-    def _identity(self, domain: Domain) -> dict[str, int | str | None]:
+    def _identities(self) -> dict[str, dict[str, int | float | str | None]]:
         """What a state must agree with in each domain."""
-        return {"fingerprint": self._stores[domain.name].fingerprint, "max_rows": domain.max_rows}
-
-    def _encode(self, schedule: Schedule) -> list[tuple[int, dict[str, int]]]:
-        """The schedule in plain JSON; domains without a share are left out, so that adding one is free."""
-        names = list(self._stores)
-        return [
-            (start, {name: share for name, share in zip(names, shares.tolist(), strict=True) if share})
-            for start, shares in schedule
-        ]
-
-    def _lay_out_streams(self) -> None:
-        """One address space over all domains' shards, so that a batch is one call of the gather kernel."""
-        stores = self._stores.values()
-        self._stream = TokenStream([piece for store in stores for piece in store.pieces])
-        self._first_token = np.cumsum([0, *(store.n_tokens for store in stores)])[:-1]  # (n_domains,)
-        self._domain_ids = np.array([self.domains.index(name) for name in self._stores])  # (n_domains,)
-
-    def _plan_from(self, cursor: Cursor) -> None:
-        n_steps = max(1, N_PLANNED_ROWS // self.global_batch)
-        self._start, self._n_given = cursor, 0
-        self._plan, self._after = self._planner.plan(cursor, n_steps)
-
-    def _cursor(self) -> Cursor:
-        """Behind the last batch handed out: planned again from the start of the plan, without tokens."""
-        return self._planner.plan(self._start, self._n_given)[1]
-
-    def _gather(self, index: int) -> Batch:
-        import torch
-
-        domains = self._plan.domains[index, self._rows_of_rank]
-        rows = self._plan.rows[index, self._rows_of_rank]
-        inputs, labels = self._buffers.take(), self._buffers.take()
-        gather(self._stream, self._first_token[domains] + rows * self.sequence_length, inputs, labels)
-        return Batch(
-            step=self._start.step + index,
-            input_ids=torch.from_numpy(inputs),
-            labels=torch.from_numpy(labels),
-            domain_ids=torch.from_numpy(self._domain_ids[domains]),
-            row_ids=torch.from_numpy(rows.copy()),  # not a view, which would keep the whole plan alive
-        )
+        return {
+            name: {"fingerprint": store.fingerprint, "max_epochs": self._max_epochs[name]}
+            for name, store in self._stores.items()
+        }
 
 
-def _check_counts(sequence_length: int, global_batch: int, rank: int, world_size: int) -> None:
+def _check_counts(
+    sequence_length: int, global_batch: int, rank: int, world_size: int, prefetch: int = 0, workers: int = 0
+) -> None:
     for name, value in (
         ("sequence_length", sequence_length),
         ("global_batch", global_batch),
@@ -277,10 +415,25 @@ def _check_counts(sequence_length: int, global_batch: int, rank: int, world_size
     ):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
+    for name, value in (("prefetch", prefetch), ("workers", workers)):
+        if value < 0:
+            raise ValueError(f"{name} is {value}; it must be at least 0")
     if global_batch % world_size:
         raise ValueError(f"world_size {world_size} does not divide global_batch {global_batch}")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank}; with world_size {world_size} it must lie in [0, {world_size})")
+
+
+def _check_packing(packing: str, emit: Sequence[str], mask_boundaries: bool) -> None:
+    check_names("packing", [packing], PACKINGS, "packing")
+    check_names("emit", emit, FIELDS, "field")
+    if "input_ids" not in emit:
+        raise ValueError(f"emit: {tuple(emit)} lacks 'input_ids'; a batch always has them")
+    if packing == "best_fit" and not mask_boundaries:
+        raise ValueError(
+            "mask_boundaries: best_fit puts documents side by side in no order that a label could follow; "
+            "leave it True, or pack by 'concat'"
+        )
 
 
 def _check_tokenizers(stores: Mapping[str, TokenStore]) -> None:
@@ -295,24 +448,3 @@ def _check_tokenizers(stores: Mapping[str, TokenStore]) -> None:
                     f"sources: {field} of {name!r} is {found}, of {first[0]!r} it is {expected}; "
                     "tokenize all domains with one tokenizer"
                 )
-
-
-def _check_same(field: str, saved: object, ours: object) -> None:
-    if saved != ours:
-        raise ValueError(
-            f"state: {field} is {saved!r}, this loader's is {ours!r}; {_REMEDIES[field.split('.')[-1]]}"
-        )
-
-
-_REMEDIES = {
-    "sequence_length": "rows would be cut elsewhere; load it with the saved sequence_length",
-    "global_batch": "load it with the saved global_batch",
-    "seed": "the order would differ; load it with the saved seed",
-    "weights": "build the loader with the saved run's weights and schedule, and then set_weights",
-    "fingerprint": "the data changed; give the shards that the run was started on",
-    "max_rows": "load it with the saved max_epochs",
-}
-
-
-def _schedule_hash(schedule: list[tuple[int, dict[str, int]]]) -> str:
-    return blake2b(repr(schedule).encode(), digest_size=8).hexdigest()

@@ -235,6 +235,20 @@ class TokenStore:
         """Each shard's tokens, (n_tokens of the shard,), views of the mapped files."""
         return tuple(shard.tokens for shard in self._shards)
 
+    @property
+    def offsets(self) -> tuple[NDArray[np.int64], ...]:
+        """Where each shard's documents end: int64, (n_docs of the shard + 1,), views of the mapped files."""
+        return tuple(shard.offsets for shard in self._shards)
+
+    @property
+    def shard_paths(self) -> tuple[Path, ...]:
+        """The shards' files."""
+        return tuple(self.folder / entry["file"] for entry in self._entries)
+
+    @property
+    def n_shards(self) -> int:
+        return len(self._entries)
+
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each document, end-of-sequence included: int64, (n_docs,). Read on first use."""
@@ -275,14 +289,20 @@ class TokenStore:
         Raises:
             ValueError: names the first shard whose contents changed or whose tokens leave the vocabulary.
         """
-        for entry, shard in zip(self._entries, self._shards, strict=True):
-            path = self.folder / entry["file"]
-            if _checksum(shard.tokens, shard.offsets, shard.doc_ids) != entry["checksum"]:
-                raise ValueError(f"{path}: its contents do not match its checksum; write the shard again")
-            if shard.tokens.size and int(shard.tokens.max()) >= self.vocab_size:
-                raise ValueError(
-                    f"{path}: token {shard.tokens.max()} is outside vocab_size {self.vocab_size}"
-                )
+        for index in range(self.n_shards):
+            self.verify_shard(index)
+
+    def verify_shard(self, index: int) -> None:
+        """`verify`, for one shard.
+
+        Raises:
+            ValueError: its contents changed, or its tokens leave the vocabulary.
+        """
+        entry, shard, path = self._entries[index], self._shards[index], self.shard_paths[index]
+        if _checksum(shard.tokens, shard.offsets, shard.doc_ids) != entry["checksum"]:
+            raise ValueError(f"{path}: its contents do not match its checksum; write the shard again")
+        if shard.tokens.size and int(shard.tokens.max()) >= self.vocab_size:
+            raise ValueError(f"{path}: token {shard.tokens.max()} is outside vocab_size {self.vocab_size}")
 
     def _open(self, entry: ShardEntry) -> Shard:
         path = self.folder / entry["file"]

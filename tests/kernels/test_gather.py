@@ -1,59 +1,174 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cuvee.kernels.gather import TokenStream, gather, gather_reference
-
-
-@given(
-    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(lambda sizes: sum(sizes) >= 2),
-    dtype=st.sampled_from([np.uint16, np.uint32]),
-    data=st.data(),
+from cuvee.kernels.gather import (
+    IGNORED_LABEL,
+    RowArrays,
+    TokenStream,
+    copy_segments,
+    document_spans,
+    gather,
+    gather_reference,
 )
-@settings(deadline=None)
-def test_rows_equal_those_of_the_copied_stream(sizes: list[int], dtype: type, data: st.DataObject) -> None:
-    top = np.iinfo(dtype).max
-    pieces = [np.arange(top - n + 1, top + 1, dtype=np.uint64).astype(dtype) for n in sizes]
-    stream = TokenStream(pieces)
-    length = data.draw(st.integers(1, sum(sizes) - 1))
-    starts = np.array(data.draw(st.lists(st.integers(0, sum(sizes) - length - 1), max_size=5)), np.int64)
-    ours, theirs = np.full((2, 2, starts.size, length), -1)
-    gather(stream, starts, *ours)
-    gather_reference(stream, starts, *theirs)
-    np.testing.assert_array_equal(ours, theirs)
+
+PAD = 7
+
+
+def row_arrays(n_rows: int, length: int, positions: bool = True, cu_seqlens: bool = True) -> RowArrays:
+    shape = (n_rows, length)
+    return RowArrays(
+        np.full(shape, -1),
+        np.full(shape, -1),
+        np.full(shape if positions else (0, 0), -1),
+        np.full(n_rows * length + 1 if cu_seqlens else 0, -1, np.int32),
+    )
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> TokenStream:
+    """One to five pieces of some documents each, empty ones among both."""
+    dtype = draw(st.sampled_from([np.uint16, np.uint32]))
+    lengths = draw(
+        st.lists(st.lists(st.integers(0, 7), max_size=5), min_size=1, max_size=5).filter(
+            lambda pieces: sum(map(sum, pieces)) >= 2
+        )
+    )
+    offsets = [np.cumsum([0, *piece]) for piece in lengths]
+    top = np.iinfo(dtype).max - 200
+    pieces = [
+        (top + 30 * k + np.arange(ends[-1], dtype=np.uint64)).astype(dtype) for k, ends in enumerate(offsets)
+    ]
+    return TokenStream(pieces, offsets)
+
+
+@given(stream=streams(), data=st.data())
+def test_the_kernel_writes_what_the_reference_writes(stream: TokenStream, data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, 12))
+    starts, at, lengths = [], [], []
+    n_rows = data.draw(st.integers(0, 4))
+    for row in range(n_rows):
+        begin = 0
+        while begin == 0 or (begin < length and data.draw(st.booleans())):
+            n = data.draw(st.integers(1, min(length - begin, stream.n_tokens)))
+            starts.append(data.draw(st.integers(0, stream.n_tokens - n)))
+            at.append(row * length + begin)
+            lengths.append(n)
+            begin += n
+    segments = [np.array(values, np.int64) for values in (starts, at, lengths)]
+    wanted = data.draw(st.tuples(st.booleans(), st.booleans()))
+    options = {"pad_id": PAD, "mask_boundaries": data.draw(st.booleans())}
+    ours, theirs = row_arrays(n_rows, length, *wanted), row_arrays(n_rows, length, *wanted)
+    n_sequences, longest = gather(stream, *segments, ours, **options)
+    assert (n_sequences, longest) == gather_reference(stream, *segments, theirs, **options)
+    for mine, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    for compiled in (True, False):
+        copied = copied_stream(stream, segments[0], segments[2], compiled)
+        begins = np.cumsum(segments[2] + 1) - segments[2] - 1
+        again = row_arrays(n_rows, length, *wanted)
+        if n_rows and (options["mask_boundaries"] or (segments[0] + segments[2]).max() < stream.n_tokens):
+            assert gather(copied, begins, *segments[1:], again, **options) == (n_sequences, longest)
+            for mine, expected in zip(again, theirs, strict=True):
+                np.testing.assert_array_equal(mine, expected)
+    if wanted[1]:
+        bounds = ours.cu_seqlens[: n_sequences + 1]
+        assert bounds[0] == 0
+        assert bounds[-1] == n_rows * length
+        assert (np.diff(bounds) > 0).all()
+        assert set(range(0, n_rows * length + 1, length)) <= set(bounds.tolist())
+
+
+def copied_stream(
+    stream: TokenStream, starts: np.ndarray, lengths: np.ndarray, compiled: bool
+) -> TokenStream:
+    tokens = np.full(int((lengths + 1).sum()), 9, stream.dtype)
+    ends = np.full(int(lengths.sum()) + 2, -1)
+    n = copy_segments(stream, starts, lengths, tokens, ends, compiled=compiled)
+    return TokenStream([tokens], [ends[:n]])
+
+
+def filled(stream: TokenStream, starts: list[int], length: int, mask: bool) -> RowArrays:
+    rows = row_arrays(len(starts), length)
+    at = np.arange(len(starts)) * length
+    gather(stream, np.array(starts), at, np.full(len(starts), length), rows, pad_id=PAD, mask_boundaries=mask)
+    return rows
 
 
 def test_a_row_across_three_pieces_is_whole() -> None:
     stream = TokenStream([np.array(piece, np.uint16) for piece in ([0, 1], [2], [], [3, 4, 5])])
-    inputs, labels = np.empty((2, 1, 4), np.int64)
-    gather(stream, np.array([1]), inputs, labels)
-    assert inputs.tolist() == [[1, 2, 3, 4]]
-    assert labels.tolist() == [[2, 3, 4, 5]]
+    rows = filled(stream, [1], 4, mask=False)
+    assert rows.inputs.tolist() == [[1, 2, 3, 4]]
+    assert rows.labels.tolist() == [[2, 3, 4, 5]]
+    assert rows.positions.tolist() == [[0, 0, 0, 1]]
+
+
+def test_labels_are_masked_where_a_document_ends_and_nowhere_else() -> None:
+    stream = TokenStream([np.arange(9, dtype=np.uint16)], [np.array([0, 2, 2, 5, 9])])
+    rows = filled(stream, [0, 4], 4, mask=True)
+    assert rows.labels.tolist() == [[1, IGNORED_LABEL, 3, 4], [IGNORED_LABEL, 6, 7, 8]]
+    assert rows.cu_seqlens[:5].tolist() == [0, 2, 4, 5, 8]
+    assert filled(stream, [5], 4, mask=True).labels.tolist() == [[6, 7, 8, IGNORED_LABEL]]
+    assert filled(stream, [5], 4, mask=False).labels.tolist() == [[6, 7, 8, IGNORED_LABEL]]
 
 
 def test_pieces_are_not_copied() -> None:
     piece = np.arange(4, dtype=np.uint16)
     stream = TokenStream([piece])
     piece[1] = 9
-    inputs, labels = np.empty((2, 1, 3), np.int64)
-    gather(stream, np.array([0]), inputs, labels)
-    assert inputs.tolist() == [[0, 9, 2]]
+    assert filled(stream, [0], 3, mask=False).inputs.tolist() == [[0, 9, 2]]
 
 
-def test_rows_outside_the_stream_and_wrong_shapes_are_refused() -> None:
-    stream, (inputs, labels) = TokenStream([np.arange(6, dtype=np.uint16)]), np.empty((2, 1, 4), np.int64)
-    for start in (-1, 2):
-        with pytest.raises(ValueError, match=r"starts run from .* must start in \[0, 1\]"):
-            gather(stream, np.array([start]), inputs, labels)
-    with pytest.raises(ValueError, match=r"starts \(2,\), inputs \(1, 4\) and labels \(1, 4\) must be"):
-        gather(stream, np.array([0, 0]), inputs, labels)
+@pytest.mark.parametrize(
+    ("starts", "at", "lengths", "message"),
+    [
+        ([-1], [0], [4], "a segment leaves the stream of 6 tokens"),
+        ([3], [0], [4], "a segment leaves the stream of 6 tokens"),
+        ([0], [0], [0], "or is empty"),
+        ([0, 0], [0, 1], [2, 2], "segments must be ascending, apart"),
+        ([0], [2], [3], "each within a row of 4 tokens"),
+        ([0], [8], [3], "the last segment ends at 11; the rows hold 8 tokens"),
+        ([0, 0], [0], [3], r"starts \(2,\), at \(1,\) and lengths \(1,\) must be"),
+    ],
+)
+def test_segments_that_make_no_sense_are_refused(starts, at, lengths, message: str) -> None:
+    stream = TokenStream([np.arange(6, dtype=np.uint16)])
+    with pytest.raises(ValueError, match=message):
+        gather(
+            stream,
+            *(np.array(values) for values in (starts, at, lengths)),
+            row_arrays(2, 4),
+            pad_id=PAD,
+            mask_boundaries=True,
+        )
 
 
-def test_pieces_of_two_dtypes_or_with_gaps_are_refused() -> None:
+def test_pieces_of_two_dtypes_or_with_gaps_and_wrong_offsets_are_refused() -> None:
     with pytest.raises(ValueError, match=r"dtypes \['uint16', 'uint32'\]; they must all be"):
         TokenStream([np.zeros(1, np.uint16), np.zeros(1, np.uint32)])
     with pytest.raises(ValueError, match=r"dtypes \[\]; they must all be"):
         TokenStream([])
     with pytest.raises(ValueError, match="a piece is not contiguous"):
         TokenStream([np.zeros(4, np.uint16)[::2]])
+    with pytest.raises(ValueError, match=r"offsets are \[0 3\]; they must be int64 and run from 0 to 4"):
+        TokenStream([np.zeros(4, np.uint16)], [np.array([0, 3])])
+
+
+@given(stream=streams(), data=st.data())
+def test_the_spans_of_documents_are_those_of_their_pieces(stream: TokenStream, data: st.DataObject) -> None:
+    n_docs = int(stream.doc_bounds[-1])
+    docs = np.array(data.draw(st.lists(st.integers(0, n_docs - 1), max_size=9)), np.int64)
+    ends = np.concatenate([b + e[1:] for b, e in zip(stream.bounds[:-1], stream.offsets, strict=True)])
+    lengths = np.concatenate([np.diff(e) for e in stream.offsets])
+    for compiled in (True, False):
+        starts, found = document_spans(stream, docs, compiled=compiled)
+        np.testing.assert_array_equal(found, lengths[docs])
+        np.testing.assert_array_equal(starts + found, ends[docs])
+
+
+def test_a_document_outside_the_stream_is_refused() -> None:
+    stream = TokenStream([np.zeros(4, np.uint16)])
+    for doc in (-1, 1):
+        with pytest.raises(ValueError, match="the stream has 1"):
+            document_spans(stream, np.array([doc]))

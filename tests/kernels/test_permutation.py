@@ -41,6 +41,7 @@ def test_kernel_and_reference_agree_and_the_inverse_undoes_them(n: int, key: int
     indices = np.random.default_rng(seed).integers(0, n, size=8)
     shuffled = permute(indices, n, key)
     np.testing.assert_array_equal(shuffled, permute_reference(indices, n, key))
+    np.testing.assert_array_equal(shuffled, permute(indices, n, key, compiled=False))
     np.testing.assert_array_equal(invert(shuffled, n, key), indices)
     assert (shuffled >= 0).all()
     assert (shuffled < n).all()

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from cuvee.streaming import Batch, StreamingLoader, TokenStore
+from cuvee.streaming.batch import FIELDS
 from cuvee.streaming.plan import Planner
+from cuvee.streaming.schedule import WeightSchedule
 
 L = 8
 SIZES = {"code": 100, "web": 400, "wiki": 61}  # 12, 49 and 7 rows of 8 tokens
@@ -44,7 +46,7 @@ def drawn_rows(batches: StreamingLoader, n: int) -> list[tuple[int, int]]:
 
 def test_a_batch_holds_the_rows_it_names_and_the_tokens_after_them(sources) -> None:
     stores = [TokenStore(folder) for folder in sources.values()]
-    for batch in itertools.islice(loader(sources), 20):
+    for batch in itertools.islice(loader(sources, mask_boundaries=False), 20):
         assert batch.input_ids.shape == batch.labels.shape == (12, L)
         assert {batch[name].dtype for name in batch.keys()} == {torch.int64}  # noqa: SIM118
         for r in range(12):
@@ -87,7 +89,7 @@ def test_the_order_of_the_sources_changes_domain_ids_and_nothing_else(sources) -
 def test_how_far_the_plan_reaches_changes_nothing(sources, monkeypatch) -> None:
     expected = take(loader(sources), 50)
     for n_rows in (1, 30, 100):
-        monkeypatch.setattr("cuvee.streaming.loader.N_PLANNED_ROWS", n_rows)
+        monkeypatch.setattr("cuvee.streaming.executors.N_PLANNED_ROWS", n_rows)
         assert take(loader(sources), 50) == expected
 
 
@@ -205,9 +207,14 @@ def test_a_further_domain_may_join_at_resume(sources, write_stream) -> None:
         ({"seed": 1}, "state: seed is 0, this loader's is 1; the order would differ"),
         ({"sequence_length": 4}, "state: sequence_length is 8, this loader's is 4"),
         ({"global_batch": 24}, "state: global_batch is 12, this loader's is 24"),
-        ({"max_epochs": 2}, "state: domains.code.max_rows is None, this loader's is 24; .* saved max_epochs"),
+        (
+            {"max_epochs": 2},
+            "state: domains.code.max_epochs is None, this loader's is 2; .* saved max_epochs",
+        ),
+        ({"packing": "crop"}, "state: packing is 'concat', this loader's is 'crop'; rows would be others"),
+        ({"floors": {"web": 0.1}}, "state: weights is .* weights, schedule and bounds"),
         ({"weights": {"code": 0.2, "web": 0.6, "wiki": 0.2}}, "state: weights is .* and then set_weights"),
-        ({"schedule": [(3, WEIGHTS)]}, "state: weights is .* weights and schedule"),
+        ({"schedule": [(3, WEIGHTS)]}, "state: weights is .* weights, schedule"),
     ],
 )
 def test_a_state_of_another_run_is_refused_by_the_field_that_differs(sources, options, message) -> None:
@@ -233,8 +240,8 @@ def test_a_state_is_refused_when_the_data_was_swapped_or_is_missing(sources, wri
 
 def test_a_state_of_another_version_or_in_parts_is_refused(sources) -> None:
     state = loader(sources).state_dict()
-    with pytest.raises(ValueError, match="state: version is 2; this version of cuvee reads 1"):
-        loader(sources).load_state_dict({**state, "version": 2})
+    with pytest.raises(ValueError, match="state: version is 1; this version of cuvee reads 2"):
+        loader(sources).load_state_dict({**state, "version": 1})
     with pytest.raises(ValueError, match="state: schedule, step missing; this is not a loader's whole state"):
         loader(sources).load_state_dict({k: v for k, v in state.items() if k not in ("step", "schedule")})
 
@@ -304,6 +311,14 @@ def test_other_seeds_give_other_orders_of_the_same_rows(sources) -> None:
             "domain 'wiki' has weight 0.108734 and fewer tokens than one row",
         ),
         ({"split": "validation"}, "no split 'validation'; its splits are"),
+        ({"prefetch": -1}, "prefetch is -1; it must be at least 0"),
+        ({"workers": -1}, "workers is -1; it must be at least 0"),
+        ({"packing": "bestfit"}, "packing: unknown packing 'bestfit'; did you mean 'best_fit'"),
+        ({"emit": ["input_ids", "lables"]}, "emit: unknown field 'lables'; did you mean 'labels'"),
+        ({"emit": ["labels"]}, "emit: .'labels',. lacks 'input_ids'"),
+        ({"packing": "best_fit", "mask_boundaries": False}, "mask_boundaries: best_fit puts documents side"),
+        ({"objective": {"web": 1.0}}, "objective: none for 'code', 'wiki'"),
+        ({"schedule": WeightSchedule([(0, WEIGHTS)])}, "weights: a WeightSchedule has them already"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(sources, options, message: str) -> None:
@@ -345,14 +360,15 @@ def test_a_state_far_into_a_run_is_loaded_without_replaying(sources, monkeypatch
     state["schedule"][0] = [0, state["schedule"][0][1]]
     for domain in state["domains"].values():
         domain["rows_drawn"] = 10**12
-    n_planned, plan = [], Planner.plan
+        domain["position"] = [10**11, 0, 3]
+    n_planned, draw = [], Planner._draw
 
     def counted(self, cursor, n_steps):
         n_planned.append(n_steps)
-        return plan(self, cursor, n_steps)
+        return draw(self, cursor, n_steps)
 
     far = loader(sources)
-    monkeypatch.setattr(Planner, "plan", counted)
+    monkeypatch.setattr(Planner, "_draw", counted)
     far.load_state_dict(state)
     assert next(far).step == 10**12
     assert sum(n_planned) * 12 <= 4096
@@ -362,3 +378,76 @@ def test_tokens_of_32_bits_come_out_whole(write_stream) -> None:
     folder = write_stream("web", 100, first=2**31, dtype="uint32")
     batch = next(loader({"web": folder}, {"web": 1.0}))
     np.testing.assert_array_equal(batch.input_ids[:, 0], 2**31 + batch.row_ids * L)
+
+
+def test_the_length_is_the_number_of_batches_of_a_run_that_ends(sources) -> None:
+    assert len(loader(sources, steps=7)) == 7
+    ending = loader(sources, None, global_batch=4, max_epochs=1)
+    assert len(ending) == len(take(ending, 10**6)) == 17
+    assert len(ending) == 17
+    assert len(loader(sources, None, global_batch=4, max_epochs=1, steps=5)) == 5
+    assert len(loader(sources, None, global_batch=4, max_epochs=1, steps=500)) == 17
+    for options in ({}, {"max_epochs": {"code": 1}}):
+        with pytest.raises(TypeError, match="this loader has no end; pass steps, or max_epochs for every"):
+            len(loader(sources, **options))
+
+
+def test_a_batch_size_set_while_running_survives_a_resume_and_loses_no_row(sources) -> None:
+    running = loader(sources)
+    rows = drawn_rows(running, 2)
+    running.set_global_batch(6, at_step=3)
+    resumed = loader(sources)
+    resumed.load_state_dict(json.loads(json.dumps(running.state_dict())))
+    for batches in (running, resumed):
+        parts = [drawn_rows(batches, 1) for _ in range(4)]
+        sizes = [len(part) for part in parts]
+        assert sizes == [12, 6, 6, 6]
+        assert rows + [row for part in parts for row in part] == drawn_rows(loader(sources), 5)[:54]
+    with pytest.raises(ValueError, match="world_size 4 does not divide global_batch 6"):
+        loader(sources, world_size=4).load_state_dict(running.state_dict())
+    with pytest.raises(ValueError, match="at_step is 2; batches before step 6 were handed out already"):
+        running.set_global_batch(6, at_step=2)
+
+
+def test_a_weight_schedule_by_tokens_survives_a_resume_at_any_step(sources) -> None:
+    points = [(0, WEIGHTS), (2000, {"code": 0.1, "web": 0.1, "wiki": 0.8})]
+    options = {"schedule": WeightSchedule(points, "cosine")}
+    running, undisturbed = loader(sources, None, **options), take(loader(sources, None, **options), 30)
+    for step in range(24):
+        resumed = loader(sources, None, **options)
+        resumed.load_state_dict(json.loads(json.dumps(running.state_dict())))
+        assert take(resumed, 5) == undisturbed[step : step + 5]
+        next(running)
+    assert running.stats()["weights"] == pytest.approx({"code": 0.1, "web": 0.1, "wiki": 0.8})
+    running.set_weights(WEIGHTS)
+    assert running.stats()["weights"] == pytest.approx(WEIGHTS)
+
+
+def test_floors_and_ceilings_bound_whatever_weights_say(sources) -> None:
+    running = loader(sources, floors={"wiki": 0.1}, ceilings={"web": 0.5})
+    running.set_weights({"code": 0.1, "web": 0.9, "wiki": 0.0})
+    assert running.stats()["weights"] == pytest.approx({"code": 0.4, "web": 0.5, "wiki": 0.1})
+
+
+def test_row_weights_make_the_loss_that_of_the_objective(sources) -> None:
+    objective = {"code": 0.5, "web": 0.3, "wiki": 0.2}
+    emit = ("input_ids", "domain_ids", "weights")
+    batches = loader(sources, emit=emit, objective=objective)
+    weighted = torch.zeros(3, dtype=torch.float64)
+    for batch in itertools.islice(batches, 100):
+        weighted.index_add_(0, batch.domain_ids, batch.weights.double())
+    assert (weighted / 1200).tolist() == pytest.approx(list(objective.values()), abs=0.002)
+    assert next(loader(sources, emit=emit)).weights.tolist() == [1.0] * 12
+
+
+def test_micro_batches_are_slices_whose_sequences_are_their_own(sources) -> None:
+    batch = next(loader(sources, emit=FIELDS))
+    parts = list(batch.micro_batches(4))
+    for name in ("input_ids", "labels", "position_ids", "domain_ids", "row_ids", "weights"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), batch[name])
+    for part in parts:
+        starts = torch.nonzero(part.position_ids.flatten() == 0).flatten().tolist()
+        assert part.cu_seqlens.tolist() == [*starts, 4 * L]
+        assert part.max_seqlen == batch.max_seqlen
+    with pytest.raises(ValueError, match="micro_batches: 5 rows do not divide a batch of 12"):
+        list(batch.micro_batches(5))

@@ -1,7 +1,7 @@
 import pytest
 
 from cuvee.kernels.apportion import ROW
-from cuvee.streaming.weights import row_limits, shares_of
+from cuvee.streaming.weights import epoch_caps, shares_of
 
 DOMAINS = ["code", "web", "wiki"]
 
@@ -42,16 +42,15 @@ def test_weights_that_make_no_sense_are_refused(weights: dict[str, float], messa
 
 
 def test_caps_are_for_all_domains_or_by_name() -> None:
-    rows = {"web": 10, "wiki": 3}
-    assert row_limits(None, rows) == {"web": None, "wiki": None}
-    assert row_limits(float("inf"), rows) == {"web": None, "wiki": None}
-    assert row_limits(2.5, rows) == {"web": 25, "wiki": 7}
-    assert row_limits({"wiki": 1}, rows) == {"web": None, "wiki": 3}
+    assert epoch_caps(None, DOMAINS) == dict.fromkeys(DOMAINS)
+    assert epoch_caps(float("inf"), DOMAINS) == dict.fromkeys(DOMAINS)
+    assert epoch_caps(2.5, DOMAINS) == dict.fromkeys(DOMAINS, 2.5)
+    assert epoch_caps({"wiki": 1}, DOMAINS) == {"code": None, "web": None, "wiki": 1}
 
 
 def test_caps_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="max_epochs: unknown domain 'wikki'; did you mean 'wiki'"):
-        row_limits({"wikki": 1}, {"wiki": 3})
+        epoch_caps({"wikki": 1}, DOMAINS)
     for cap in (0, -1, float("nan")):
         with pytest.raises(ValueError, match=r"max_epochs: 'wiki' is .*; it must be above 0"):
-            row_limits(cap, {"wiki": 3})
+            epoch_caps({"wiki": cap}, DOMAINS)

@@ -1,0 +1,401 @@
+"""The streaming loader beside a raw copy, a memmap crop and torchdata: speed, first batch, resuming, order.
+
+    python -m benchmarks.loader [--quick] [--json] [--no-peers]
+
+On uint16 tokens in 8 domains with log-normal document lengths (200 M; --quick: 20 M), batches of 16 x 2048
+int64. CPU time is of the whole process tree. torchdata runs in an environment of its own, made below build/.
+The last line with --json is one JSON object.
+"""
+
+import argparse
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cuvee.streaming import StreamingLoader
+from cuvee.streaming.batch import FIELDS
+from cuvee.streaming.shards import domain_folder, write_manifest, write_token_shard
+from cuvee.streaming.warm_up import kernels
+
+L, ROWS = 2048, 16
+WEIGHTS = dict(
+    zip([f"domain-{k}" for k in range(8)], [0.35, 0.20, 0.12, 0.10, 0.10, 0.06, 0.05, 0.02], strict=True)
+)
+MILLIONS = [60, 40, 30, 25, 20, 12, 8, 5]
+MEDIANS = [500, 300, 100, 1_000, 2_000, 4_000, 12_665, 700]
+MASKED = ("input_ids", "labels", "position_ids", "cu_seqlens")
+ROOT = Path(__file__).resolve().parent.parent
+PEER = """
+import json, sys, time
+import numpy as np, torch
+from torchdata.nodes import Batcher, Loader, MapStyleWrapper, Mapper, MultiNodeWeightedSampler
+from torch.utils.data import RandomSampler
+folder, n_batches = sys.argv[1], int(sys.argv[2])
+L, R = 2048, 16
+weights = json.load(open(f"{folder}/weights.json"))
+class Rows:
+    def __init__(self, path): self.tokens = np.memmap(path, np.uint16)
+    def __len__(self): return (self.tokens.size - 1) // L
+    def __getitem__(self, r): return self.tokens[r * L : r * L + L + 1]
+def collate(rows):
+    rows = torch.from_numpy(np.stack(rows).astype(np.int64))
+    return rows[:, :-1], rows[:, 1:]
+sources = {n: MapStyleWrapper(d := Rows(f"{folder}/{n}.bin"), RandomSampler(d)) for n in weights}
+mixed = MultiNodeWeightedSampler(sources, weights, seed=0)
+loader = Loader(Mapper(Batcher(mixed, R), collate))
+batches = iter(loader)
+t = time.perf_counter(); next(batches); first = time.perf_counter() - t
+for _ in range(50): next(batches)
+t = time.process_time()
+for _ in range(n_batches): next(batches)
+rate = n_batches * R * L / (time.process_time() - t) / 1e6
+print(json.dumps({"mtok_per_cpu_s": rate, "first_batch_ms": 1e3 * first}))
+"""
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="20 M tokens, shorter runs: under a minute")
+    parser.add_argument("--no-peers", action="store_true", help="without torchdata")
+    parser.add_argument("--json", action="store_true", help="end with one JSON line")
+    arguments = parser.parse_args()
+    console = Console(width=100)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        sources = write_corpus(folder, 0.1 if arguments.quick else 1.0)
+        kernels.done(wait=True)
+        n_batches = 1000 if arguments.quick else 6000
+        figures: dict[str, Any] = {
+            "mtok_per_cpu_s": speeds(sources, folder, n_batches),
+            "first_batch_ms": first_batch(sources),
+            "resume_ms": resume(sources),
+            **state_and_fill(sources),
+            **planning(sources),
+            **order(sources, n_steps=20 if arguments.quick else 200),
+            "rss_growth_mb": memory_growth(sources, 5_000 if arguments.quick else 100_000),
+        }
+        if not arguments.no_peers and (peer := torchdata(folder, n_batches // 3)):
+            figures["mtok_per_cpu_s"]["torchdata nodes"] = peer["mtok_per_cpu_s"]
+    show(console, figures)
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+def write_corpus(folder: Path, scale: float) -> dict[str, Path]:
+    """Eight domains of random tokens, in shards of some 10 M; and each as a flat file for the peers."""
+    random, sources = np.random.default_rng(0), {}
+    for name, millions, median in zip(WEIGHTS, MILLIONS, MEDIANS, strict=True):
+        n_tokens = int(millions * 1e6 * scale)
+        lengths = np.maximum(2, random.lognormal(np.log(median), 1.0, 2 * n_tokens // median + 100)).astype(
+            np.int64
+        )
+        lengths = lengths[: np.searchsorted(np.cumsum(lengths), n_tokens) + 1]
+        tokens = random.integers(2, 50_000, int(lengths.sum()), dtype=np.uint16)
+        tokens[np.cumsum(lengths) - 1] = 1
+        tokens.tofile(folder / f"{name}.bin")
+        sources[name] = domain_folder(folder / "tokens", name)
+        begin = 0
+        for k, part in enumerate(np.array_split(lengths, max(1, n_tokens // 10_000_000))):
+            offsets = np.concatenate([[0], np.cumsum(part)])
+            ids = np.arange(part.size, dtype=np.uint64)
+            path = sources[name] / f"train-{k:05d}.arrow"
+            write_token_shard(path, tokens[begin : begin + offsets[-1]], offsets, ids, "uint16")
+            begin += int(offsets[-1])
+        write_manifest(sources[name], domain=name, vocab_size=50_000, tokenizer_hash="benchmark", eos_id=1)
+    (folder / "weights.json").write_text(json.dumps(WEIGHTS))
+    return sources
+
+
+def loader(sources: dict[str, Path], **options: Any) -> StreamingLoader:
+    arguments = {"sequence_length": L, "global_batch": ROWS, "prefetch": 0, **options}
+    return StreamingLoader(sources, WEIGHTS, **arguments)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)
+
+
+def rate(step: Callable[[], object], n_batches: int, n_runs: int = 3) -> float:
+    """Million tokens per CPU-second: the median of n_runs."""
+    for _ in range(n_batches // 10):
+        step()
+    found = []
+    for _ in range(n_runs):
+        begin = cpu_seconds()
+        for _ in range(n_batches):
+            step()
+        found.append(n_batches * ROWS * L / (cpu_seconds() - begin) / 1e6)
+    return float(np.median(found))
+
+
+def speeds(sources: dict[str, Path], folder: Path, n_batches: int) -> dict[str, float]:
+    """By executor, and the limits that they are measured against."""
+    found = {
+        "copy_limit": rate(copy_limit(folder), n_batches),
+        "memmap crop": rate(memmap_crop(folder), n_batches),
+    }
+    kinds: dict[str, dict[str, Any]] = {
+        "inline": {},
+        "inline, no labels masked": {"mask_boundaries": False},
+        "inline, positions, cu_seqlens": {"emit": MASKED},
+        "inline, best_fit, positions, cu_seqlens": {"emit": MASKED, "packing": "best_fit"},
+        "thread": {"prefetch": 2},
+    }
+    for name, options in kinds.items():
+        batches = loader(sources, **options)
+        found[name] = rate(lambda batches=batches: next(batches), n_batches)
+        batches.close()
+    found["one worker process"] = worker_rate(sources, n_batches)
+    return found
+
+
+def worker_rate(sources: dict[str, Path], n_batches: int) -> float:
+    """CPU of the worker and of this process, less what starting and ending the worker takes."""
+    spent = {}
+    for n in (n_batches // 10, n_batches + n_batches // 10):
+        begin = cpu_seconds()
+        batches = loader(sources, workers=1, prefetch=4)
+        for _ in range(n):
+            next(batches)
+        batches.close()  # its CPU time is counted when it has ended
+        spent[n] = cpu_seconds() - begin
+    first, last = spent.values()
+    return n_batches * ROWS * L / (last - first) / 1e6
+
+
+def copy_limit(folder: Path) -> Callable[[], object]:
+    """Widen rows of a RAM array into one buffer: nothing planned, no labels."""
+    tokens = np.fromfile(folder / "domain-0.bin", np.uint16)
+    out, random = np.empty((ROWS, L), np.int64), np.random.default_rng(0)
+    starts = iter(random.integers(0, tokens.size - L - 1, (10**6, ROWS)).tolist())
+
+    def step() -> None:
+        for row, start in enumerate(next(starts)):
+            out[row] = tokens[start : start + L]
+
+    return step
+
+
+def memmap_crop(folder: Path) -> Callable[[], object]:
+    """What small trainers do: random offsets of memory-mapped files, stacked, inputs and labels."""
+    import torch
+
+    files = [np.memmap(folder / f"{name}.bin", np.uint16, mode="r") for name in WEIGHTS]
+    random, weights = np.random.default_rng(0), list(WEIGHTS.values())
+
+    def step() -> object:
+        rows = []
+        for k in random.choice(len(files), ROWS, p=weights).tolist():
+            start = int(random.integers(0, files[k].size - L - 1))
+            rows.append(files[k][start : start + L + 1])
+        batch = torch.from_numpy(np.stack(rows).astype(np.int64))
+        return batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
+
+    return step
+
+
+def first_batch(sources: dict[str, Path]) -> dict[str, float]:
+    """Milliseconds from the loader's construction to its first batch, in fresh processes after the imports."""
+    script = (
+        "import sys, json, time, torch; from cuvee.streaming import StreamingLoader\n"
+        "sources, weights, packing = json.loads(sys.argv[1])\n"
+        "t = time.perf_counter()\n"
+        f"options = dict(sequence_length={L}, global_batch={ROWS}, packing=packing)\n"
+        "batches = StreamingLoader(sources, weights, **options)\n"
+        "next(batches); print(1e3 * (time.perf_counter() - t))"
+    )
+    found = {}
+    for packing in ("concat", "best_fit"):
+        given = json.dumps([{name: str(folder) for name, folder in sources.items()}, WEIGHTS, packing])
+        runs = [
+            float(
+                subprocess.run([sys.executable, "-c", script, given], capture_output=True, check=True).stdout
+            )
+            for _ in range(5)
+        ]
+        found[packing] = float(np.median(runs))
+    return found
+
+
+def resume(sources: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Milliseconds from load_state_dict to the next batch, by packing and rows drawn of each domain."""
+    found: dict[str, dict[str, float]] = {}
+    for packing in ("concat", "best_fit"):
+        for n_rows in (10, 10**6, 10**9):
+            state = loader(sources, packing=packing).state_dict()
+            state["step"] = n_rows
+            for domain in state["domains"].values():
+                domain |= {"rows_drawn": n_rows, "position": [n_rows // 1000, 0, 7]}
+            times = []
+            for _ in range(5):
+                resumed = loader(sources, packing=packing)
+                begin = time.perf_counter()
+                resumed.load_state_dict(state)
+                next(resumed)
+                times.append(1e3 * (time.perf_counter() - begin))
+            found.setdefault(packing, {})[str(n_rows)] = float(np.median(times))
+    return found
+
+
+def state_and_fill(sources: dict[str, Path]) -> dict[str, Any]:
+    """Bytes of a state in mid-run, and what part of best_fit's rows is no padding."""
+    batches = loader(sources, packing="best_fit", max_epochs=1, emit=("input_ids",))
+    for _ in range(2000):
+        if next(batches, None) is None:
+            break
+    return {"state_bytes": len(json.dumps(batches.state_dict())), "fill": batches.stats()["fill"]}
+
+
+def planning(sources: dict[str, Path]) -> dict[str, float]:
+    """CPU microseconds of planning one batch, and the part of a step at 1e5 tokens/s that is."""
+    found = {}
+    for packing in ("concat", "best_fit"):
+        planner = loader(sources, packing=packing)._planner
+        cursor = planner.start()
+        _, cursor = planner.plan(cursor, 256)
+        begin = time.process_time()
+        for _ in range(20):
+            _, cursor = planner.plan(cursor, 256)
+        found[packing] = 1e6 * (time.process_time() - begin) / (20 * 256)
+    step_us = 1e6 * ROWS * L / 1e5
+    return {"plan_us": found, "plan_share_of_step": max(found.values()) / step_us}
+
+
+def order(sources: dict[str, Path], n_steps: int) -> dict[str, Any]:
+    """Hash chains over world sizes, executors and prefetch, with kill and resume at every step."""
+    options: dict[str, Any] = {"global_batch": 24, "sequence_length": 256, "emit": FIELDS, "max_epochs": 2}
+    identical = {}
+    for packing in ("concat", "best_fit"):
+        expected = list(chain([loader(sources, packing=packing, **options)], n_steps))
+        for world_size in (1, 2, 3, 4, 6, 8):
+            for prefetch in (0, 3):
+                ranks = ranks_of(sources, world_size, packing=packing, **{**options, "prefetch": prefetch})
+                identical[f"{packing}, world {world_size}, prefetch {prefetch}"] = (
+                    list(chain(ranks, n_steps)) == expected
+                )
+        workers = loader(sources, packing=packing, **{**options, "workers": 2, "prefetch": 4})
+        identical[f"{packing}, 2 workers"] = list(chain([workers], n_steps)) == expected
+        workers.close()
+        identical[f"{packing}, resumed at every step"] = resumed_at_every_step(
+            sources, packing, options, expected
+        )
+    return {"order_identical": all(identical.values()), "order_cases": len(identical), "n_steps": n_steps}
+
+
+def resumed_at_every_step(
+    sources: dict[str, Path], packing: str, options: dict[str, Any], expected: list[str]
+) -> bool:
+    """Each step's state, loaded at three other world sizes in turn, leads to the same following batches."""
+    running, same = loader(sources, packing=packing, **options), True
+    worlds = (1, 2, 3, 4, 6, 8)
+    for step in range(len(expected) - 4):
+        state = json.dumps(running.state_dict())
+        for again in range(3):  # resumed, run one step, saved, and resumed at the next world size
+            ranks = ranks_of(sources, worlds[(step + again) % len(worlds)], packing=packing, **options)
+            for rank in ranks:
+                rank.load_state_dict(json.loads(state))
+            same &= list(chain(ranks, 1)) == expected[step + again : step + again + 1]
+            states = {json.dumps(rank.state_dict()) for rank in ranks}
+            same &= len(states) == 1
+            state = states.pop()
+        next(running)
+    return same
+
+
+def ranks_of(sources: dict[str, Path], world_size: int, **options: Any) -> list[StreamingLoader]:
+    return [loader(sources, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
+
+
+def chain(ranks: list[StreamingLoader], n_steps: int) -> Iterator[str]:
+    """A hash of each global batch."""
+    for _ in range(n_steps):
+        parts = [next(rank) for rank in ranks]
+        digest = hashlib.blake2b(str(parts[0].step).encode())
+        for name in ("input_ids", "labels", "position_ids", "domain_ids", "row_ids", "weights"):
+            for part in parts:
+                digest.update(part[name].numpy().tobytes())
+        yield digest.hexdigest()
+
+
+def memory_growth(sources: dict[str, Path], n_batches: int) -> float:
+    """Peak resident MB that a run adds after its first tenth; mapped shards are all read before."""
+    batches = loader(sources, sequence_length=128, prefetch=2)
+    for folder in sources.values():
+        for path in folder.glob("*.arrow"):
+            path.read_bytes()
+    for _ in range(n_batches // 10):
+        next(batches)
+    before = anonymous_mb()
+    for _ in range(n_batches - n_batches // 10):
+        next(batches)
+    return anonymous_mb() - before
+
+
+def anonymous_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def torchdata(folder: Path, n_batches: int) -> dict[str, float] | None:
+    """torchdata's weighted sampler over memory-mapped rows, in an environment of its own."""
+    home = ROOT / "build" / "peers" / "torchdata"
+    python = home / "bin" / "python"
+    try:
+        if not python.exists():
+            venv.create(home, with_pip=True, system_site_packages=False)
+            # torch is the project's own: seen through a path file, so that only torchdata is installed.
+            site = next((home / "lib").glob("python*/site-packages"))
+            import torch
+
+            (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
+            install = [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "torchdata>=0.11",
+                "requests",
+                "urllib3",
+            ]
+            subprocess.run(install, check=True)
+        done = subprocess.run(
+            [python, "-c", PEER, folder, str(n_batches)], capture_output=True, text=True, check=True
+        )
+        result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return result
+    except (subprocess.CalledProcessError, OSError) as error:
+        print(f"torchdata is left out: {error}; {getattr(error, 'stderr', '')}", file=sys.stderr)
+        return None
+
+
+def show(console: Console, figures: dict[str, Any]) -> None:
+    table = Table("loader", "Mtok / CPU s", box=None, header_style="dim")
+    for name, value in figures["mtok_per_cpu_s"].items():
+        table.add_row(name, f"{value:,.0f}")
+    console.print(table)
+    for name, value in figures.items():
+        if name != "mtok_per_cpu_s":
+            console.print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Who makes the batches: this thread, a background thread, or worker processes that read the tokens.
+
+All get the same rows in the same order from `planned`, and give the same batches.
+"""
+
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .assemble import Assembler, RankRows, rows_of_rank
+from .batch import Batch
+from .integrity import Verifier
+from .plan import Cursor, Planner, Rows
+from .warm_up import kernels
+
+# Rows planned at once, in the end. It changes no order; a row's plan costs the least from a few hundred on.
+N_PLANNED_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of a plan."""
+
+    start: Cursor  # of the plan
+    index: int  # of the step within the plan
+    rows: Rows
+
+    @property
+    def step(self) -> int:
+        return self.start.step + self.index
+
+
+def planned(
+    planner: Planner, cursor: Cursor, last_step: int | None, is_compiled: Callable[[], bool]
+) -> Iterator[Planned]:
+    """The steps from `cursor` on, until `last_step` or until the domains are exhausted.
+
+    The first plan is of one step, so that the first batch comes soon, and each is twice the one before it, up
+    to N_PLANNED_ROWS rows. While kernels are not loaded, each is of one step.
+    """
+    n_steps = 1
+    while last_step is None or cursor.step < last_step:
+        planner.compiled = is_compiled()
+        if not planner.compiled:
+            n_steps = 1
+        if last_step is not None:
+            n_steps = min(n_steps, last_step - cursor.step)
+        rows, after = planner.plan(cursor, n_steps)
+        if not len(rows.domains):
+            return
+        for index in range(len(rows.domains)):
+            yield Planned(cursor, index, rows)
+        cursor = after
+        n_steps = max(1, min(2 * n_steps, N_PLANNED_ROWS // rows.domains.shape[1]))
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes one rank's batches: picks its rows, has their shards checked, and assembles them."""
+
+    assembler: Assembler
+    verifier: Verifier | None
+    rank: int
+    world_size: int
+
+    def rows_of(self, step: Planned) -> RankRows:
+        """This rank's rows of a step."""
+        rows = rows_of_rank(step.rows, step.index, step.step, self.rank, self.world_size)
+        return rows if self.verifier is None else self.verifier.checked(rows, compiled=kernels.done_already())
+
+    def __call__(self, step: Planned) -> Batch:
+        return self.assembler.assemble(self.rows_of(step), compiled=kernels.done_already())
+
+
+class Executor(Protocol):
+    """Batches one after another; None when the run has ended."""
+
+    def next(self) -> tuple[Planned, Batch] | None: ...
+
+    def close(self) -> None:
+        """End threads and processes. What was made and not handed out is lost."""
+        ...
+
+
+class Inline:
+    """Makes each batch when it is asked for."""
+
+    def __init__(self, steps: Iterator[Planned], make: Callable[[Planned], Batch]) -> None:
+        self._steps, self._make = steps, make
+
+    def next(self) -> tuple[Planned, Batch] | None:
+        step = next(self._steps, None)
+        return None if step is None else (step, self._make(step))
+
+    def close(self) -> None:
+        pass
+
+
+class BackgroundThread:
+    """One thread makes up to `n_ahead` batches before they are asked for. Kernels run without the GIL.
+
+    The thread ends with this object, with the program, or with the run.
+    """
+
+    def __init__(self, steps: Iterator[Planned], make: Callable[[Planned], Batch], n_ahead: int) -> None:
+        self._made: queue.Queue[tuple[Planned, Batch] | BaseException | None] = queue.Queue(n_ahead)
+        self._stop = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(
+            target=_make_ahead, args=(steps, make, self._made, self._stop), name="cuvee-loader", daemon=True
+        )
+        self._thread.start()
+        self._finalizer = weakref.finalize(self, _end_thread, self._thread, self._made, self._stop)
+
+    def next(self) -> tuple[Planned, Batch] | None:
+        if self._ended:
+            return None
+        made = self._made.get()
+        if isinstance(made, tuple):
+            return made
+        self._ended = True
+        if made is not None:
+            raise made
+        return None
+
+    def close(self) -> None:
+        self._finalizer()
+
+
+def _make_ahead(
+    steps: Iterator[Planned],
+    make: Callable[[Planned], Batch],
+    made: "queue.Queue[tuple[Planned, Batch] | BaseException | None]",
+    stop: threading.Event,
+) -> None:
+    """The thread's work; it holds nothing of the executor, which may so be collected."""
+    try:
+        for step in steps:
+            made.put((step, make(step)))
+            if stop.is_set():
+                return
+        made.put(None)
+    except BaseException as error:  # noqa: BLE001 (raised again by `next`)
+        made.put(error)
+
+
+def _end_thread(thread: threading.Thread, made: "queue.Queue[Any]", stop: threading.Event) -> None:
+    stop.set()
+    while thread.is_alive():
+        try:
+            made.get_nowait()  # it may wait for room
+        except queue.Empty:
+            thread.join(0.001)

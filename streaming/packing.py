@@ -1,0 +1,282 @@
+"""How a domain's documents become rows: which rows an epoch has, in which order, and what each holds.
+
+    concat     documents one after another as they lie in the shards, cut every L tokens, rows shuffled
+    crop       concat, cut at other places in every epoch
+    best_fit   documents shuffled, then packed whole; only a document longer than a row is split
+
+A row is a list of segments of the domain's tokens, L tokens in all or fewer. Rows come in blocks: one for
+each epoch where documents are cut; for best_fit as many documents as fill some N_BLOCK_ROWS rows, packed when
+the plan comes to them. A block is a function of (documents, seed, domain, epoch, block), so a position is
+three numbers and nothing that is half packed belongs to a state.
+"""
+
+import math
+import threading
+from hashlib import blake2b
+from typing import Literal, NamedTuple, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.bin_packing import best_fit_decreasing
+from ..kernels.gather import TokenStream, document_spans
+from ..kernels.permutation import permute
+
+PackingName = Literal["concat", "crop", "best_fit"]
+PACKINGS: tuple[PackingName, ...] = get_args(PackingName)
+# The last row of a block is half empty, and a few thousand documents leave hardly a gap in the others.
+N_BLOCK_ROWS, N_BLOCK_DOCS = 1024, 2048
+N_KEPT_BLOCKS = 3  # of a domain: the plan's first, its last, and one between
+
+
+class Position(NamedTuple):
+    """The next row of a domain."""
+
+    epoch: int
+    block: int
+    row: int  # how many of the block were drawn
+
+
+class Segments(NamedTuple):
+    """Rows of one domain: row i has the next counts[i] of the segments."""
+
+    row_ids: NDArray[np.int64]  # (n_rows,), what names a row within its epoch
+    counts: NDArray[np.int64]  # (n_rows,)
+    starts: NDArray[np.int64]  # (n_segments,), positions in the loader's stream
+    lengths: NDArray[np.int64]  # (n_segments,)
+
+
+class Packing(Protocol):
+    """The rows of one domain."""
+
+    n_blocks: int  # of every epoch
+
+    def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
+        """Rows of a block, which may have none."""
+        ...
+
+    def rows(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> Segments:
+        """Rows [begin, end) of a block, in the order in which they are drawn."""
+        ...
+
+    def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
+        """Tokens of those rows, without padding."""
+        ...
+
+    def block_of(self, row_id: int) -> int:
+        """The block that a row lies in."""
+        ...
+
+
+def stream_key(seed: int, domain: str, epoch: int, block: int | None = None) -> int:
+    """The 64-bit key of a domain's order in one epoch, or of the order of rows in one of its blocks.
+
+    By the domain's name, so that other domains don't matter.
+
+    >>> len({stream_key(0, "web", 0), stream_key(0, "web", 1), stream_key(0, "web", 0, block=0)})
+    3
+    """
+    which = b"" if block is None else b"block" + block.to_bytes(8, "little")
+    digest = blake2b(f"{seed}/{epoch}/{domain}".encode(), digest_size=8, person=which).digest()
+    return int.from_bytes(digest, "little")
+
+
+class Concat:
+    """Row r is L tokens from r L on and the label after them; (n_tokens - 1) mod L tokens are left over.
+
+    Args:
+        name: of the domain.
+        seed: of the shuffle.
+        n_tokens: of the domain.
+        sequence_length: L.
+        first_token: where the domain begins in the loader's stream.
+        moving: cut at other places in every epoch (crop): row r begins at r L and an offset below L, drawn
+            by seed, name and epoch. So every token comes at most once in an epoch, and fewer than 2 L
+            tokens are left over.
+    """
+
+    n_blocks = 1
+
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        n_tokens: int,
+        sequence_length: int,
+        first_token: int = 0,
+        *,
+        moving: bool = False,
+    ) -> None:
+        self._name, self._seed, self._length, self._first = name, seed, sequence_length, first_token
+        self._n_rows = (n_tokens - 1) // sequence_length
+        if moving and self._n_rows > 1 and n_tokens - self._n_rows * sequence_length < sequence_length:
+            self._n_rows -= 1
+        self._n_offsets = min(sequence_length, n_tokens - self._n_rows * sequence_length) if moving else 1
+
+    def n_rows(self, _epoch: int, _block: int, *, compiled: bool = True) -> int:
+        return self._n_rows
+
+    def rows(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> Segments:
+        key = stream_key(self._seed, self._name, epoch)
+        row_ids = permute(np.arange(begin, end), self._n_rows, key, compiled=compiled)
+        offset = 0
+        if self._n_offsets > 1:
+            offset = stream_key(self._seed, self._name, epoch, block) % self._n_offsets
+        starts = self._first + offset + row_ids * self._length
+        return Segments(row_ids, np.ones_like(row_ids), starts, np.full(row_ids.size, self._length, np.int64))
+
+    def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
+        return (end - begin) * self._length
+
+    def block_of(self, _row_id: int) -> int:
+        return 0
+
+
+class _Block(NamedTuple):
+    """Rows packed by best_fit: row r has segments [bounds[r], bounds[r + 1])."""
+
+    bounds: NDArray[np.int64]  # (n_rows + 1,)
+    starts: NDArray[np.int64]  # (n_segments,)
+    lengths: NDArray[np.int64]  # (n_segments,)
+    order: NDArray[np.int64]  # (n_rows,), rows as they are drawn
+    n_tokens: NDArray[np.int64]  # (n_rows + 1,), of the rows drawn before each
+
+
+class BestFit:
+    """Documents in a keyed order, packed block by block by best-fit decreasing; rows shuffled in the block.
+
+    A document of more than L + 1 tokens is split every L tokens, each label staying the document's next
+    token; its last piece is packed like a document. (Of L + 1 tokens the last is only a label.) A row id is
+    block · 2**32 + row of the block.
+
+    Resuming packs one block: O(documents of a block), whatever the position.
+
+    Args:
+        name: of the domain.
+        seed: of the shuffle.
+        stream: the loader's.
+        first_doc: the domain's first document in the stream.
+        n_docs, n_tokens: of the domain.
+        sequence_length: L.
+    Source: Ding et al. 2024 (kernels/bin_packing.py), in blocks instead of over the whole corpus: an index
+        of all documents would cost time and memory at every start. Fill is within 0.1 % of full
+        (benchmarks/loader.py); the online form with 64 open rows reaches the same and has those in its state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        stream: TokenStream,
+        first_doc: int,
+        n_docs: int,
+        n_tokens: int,
+        sequence_length: int,
+    ) -> None:
+        self._name, self._seed, self._stream, self._length = name, seed, stream, sequence_length
+        self._first_doc, self._n_docs = first_doc, n_docs
+        docs_of_rows = math.ceil(N_BLOCK_ROWS * sequence_length * n_docs / max(1, n_tokens))
+        self.n_blocks = max(1, n_docs // max(N_BLOCK_DOCS, docs_of_rows))
+        self._blocks: dict[tuple[int, int], _Block] = {}
+        self._lock = threading.Lock()  # a state may be asked for while a thread plans
+
+    def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
+        return self._block(epoch, block, compiled).bounds.size - 1
+
+    def rows(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> Segments:
+        packed = self._block(epoch, block, compiled)
+        rows = packed.order[begin:end]
+        counts = packed.bounds[rows + 1] - packed.bounds[rows]
+        segments = ranges(packed.bounds[rows], counts)
+        return Segments(block * 2**32 + rows, counts, packed.starts[segments], packed.lengths[segments])
+
+    def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
+        n_tokens = self._block(epoch, block, compiled).n_tokens
+        return int(n_tokens[end] - n_tokens[begin])
+
+    def block_of(self, row_id: int) -> int:
+        return row_id // 2**32
+
+    def _block(self, epoch: int, block: int, compiled: bool) -> _Block:
+        with self._lock:
+            packed = self._blocks.pop((epoch, block), None) or self._pack(epoch, block, compiled)
+            self._blocks[epoch, block] = packed  # the last of the dict is the one used last
+            if len(self._blocks) > N_KEPT_BLOCKS:
+                del self._blocks[next(iter(self._blocks))]
+            return packed
+
+    def _pack(self, epoch: int, block: int, compiled: bool) -> _Block:
+        first, end = (b * self._n_docs // self.n_blocks for b in (block, block + 1))
+        key = stream_key(self._seed, self._name, epoch)
+        docs = permute(np.arange(first, end), self._n_docs, key, compiled=compiled)
+        starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)
+        starts, lengths = split(starts[lengths > 0], lengths[lengths > 0], self._length)
+        row_of, n_rows = best_fit_decreasing(lengths, self._length, compiled=compiled)
+        order = np.argsort(row_of, kind="stable")
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=n_rows))])
+        row_order = (
+            permute(
+                np.arange(n_rows), n_rows, stream_key(self._seed, self._name, epoch, block), compiled=compiled
+            )
+            if n_rows
+            else np.empty(0, np.int64)
+        )
+        filled = np.bincount(row_of, lengths, minlength=n_rows).astype(np.int64)
+        n_tokens = np.concatenate([[0], np.cumsum(filled[row_order])])
+        return _Block(bounds, starts[order], lengths[order], row_order, n_tokens)
+
+
+def split(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], sequence_length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Documents in pieces of at most `sequence_length` tokens, in order.
+
+    Args:
+        starts, lengths: int64, (n_docs,), of documents of one token or more.
+    Returns:
+        starts, lengths: int64, (n_pieces,).
+
+    >>> [pieces.tolist() for pieces in split(np.array([0, 4, 9]), np.array([4, 5, 6]), 4)]
+    [[0, 4, 9, 13], [4, 4, 4, 2]]
+    """
+    counts = np.maximum(1, -(-(lengths - 1) // sequence_length))
+    piece_of = ranges(np.zeros_like(counts), counts)
+    rest = np.repeat(lengths, counts) - piece_of * sequence_length
+    return np.repeat(starts, counts) + piece_of * sequence_length, np.minimum(rest, sequence_length)
+
+
+def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """starts[0], starts[0] + 1, ... counts[0] of them, then those of starts[1], ...
+
+    >>> ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
+
+
+def first_position(packing: Packing, epoch: int = 0, block: int = 0, *, compiled: bool = True) -> Position:
+    """The first row at or after a block's begin, blocks without rows being passed over.
+
+    A domain without any rows stays at the block.
+    """
+    for passed in range(packing.n_blocks):
+        further, at = divmod(block + passed, packing.n_blocks)
+        if packing.n_rows(epoch + further, at, compiled=compiled):
+            return Position(epoch + further, at, 0)
+    return Position(epoch, block, 0)
+
+
+def end_position(packing: Packing, max_epochs: float, *, compiled: bool = True) -> Position:
+    """The first row that max_epochs forbids: a fraction of the blocks, and of the last block's rows."""
+    epoch = math.floor(max_epochs)
+    block = math.floor(blocks := (max_epochs - epoch) * packing.n_blocks)
+    fraction = blocks - block
+    n_rows = packing.n_rows(epoch, block, compiled=compiled) if fraction else 0
+    return Position(epoch, block, math.floor(fraction * n_rows))
+
+
+def epochs_at(packing: Packing, position: Position) -> float:
+    """How many epochs were drawn, in parts of one."""
+    n_rows = packing.n_rows(position.epoch, position.block)
+    return position.epoch + (position.block + position.row / max(1, n_rows)) / packing.n_blocks

@@ -1,0 +1,202 @@
+import gc
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from cuvee.streaming import StreamingLoader
+from cuvee.streaming.batch import FIELDS
+from cuvee.streaming.warm_up import kernels
+
+EXECUTORS = [{"prefetch": 0}, {"prefetch": 1}, {"prefetch": 5}, {"workers": 1}, {"workers": 2, "prefetch": 5}]
+
+
+@pytest.fixture
+def sources(write_stream):
+    return {
+        name: write_stream(name, n, first=10_000 * k, n_shards=3)
+        for k, (name, n) in enumerate({"code": 100, "web": 400, "wiki": 61}.items())
+    }
+
+
+def loader(sources, **options) -> StreamingLoader:
+    arguments = {"sequence_length": 8, "global_batch": 12, "emit": FIELDS, "prefetch": 0, **options}
+    return StreamingLoader(sources, {"code": 0.3, "web": 0.5, "wiki": 0.2}, **arguments)
+
+
+def digest(batch) -> str:
+    values = [batch[name] for name in batch.keys()]  # noqa: SIM118 (a Batch is no dict)
+    parts = [bytes(v) if isinstance(v, int) else v.numpy().tobytes() for v in values]
+    return hashlib.blake2b(b"".join([bytes(batch.step), *parts])).hexdigest()
+
+
+def take(batches: StreamingLoader, n: int) -> list[str]:
+    return [digest(batch) for batch in itertools.islice(batches, n)]
+
+
+def loader_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "cuvee-loader"]
+
+
+@pytest.mark.parametrize(
+    ("executor", "packing"),
+    [
+        *itertools.product(EXECUTORS[:3], ["concat", "best_fit"]),
+        (EXECUTORS[3], "concat"),
+        (EXECUTORS[4], "best_fit"),
+    ],
+    ids=str,
+)
+def test_every_executor_gives_the_batches_that_inline_gives(sources, executor, packing: str) -> None:
+    options = {"packing": packing, "max_epochs": {"wiki": 2}, "steps": 40}
+    running = loader(sources, **options, **executor)
+    assert take(running, 50) == take(loader(sources, **options), 50)
+    assert list(running) == []
+    running.close()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS[1:4], ids=str)
+def test_the_state_is_of_the_last_batch_handed_out_not_of_those_ahead(sources, executor) -> None:
+    undisturbed = take(loader(sources), 30)
+    running, seen = loader(sources, **executor), []
+    for _ in range(2):
+        seen += take(running, 3)
+        state = json.loads(json.dumps(running.state_dict()))
+        assert state["step"] == len(seen)
+        running.close()
+        running = loader(sources, **executor)
+        running.load_state_dict(state)
+    assert seen + take(running, 2) == undisturbed[:8]
+    running.set_weights({"code": 0.0, "web": 0.0, "wiki": 1.0})
+    assert set(next(running).domain_ids.tolist()) == {2}
+    running.set_global_batch(24)
+    assert next(running).domain_ids.tolist() == [2] * 24
+    running.close()
+
+
+def test_batches_made_while_kernels_load_are_those_of_the_kernels(sources, monkeypatch) -> None:
+    kernels.done(wait=True)
+    for packing in ("concat", "crop", "best_fit"):
+        expected = take(loader(sources, packing=packing), 12)
+        monkeypatch.setattr(kernels, "done_already", lambda: False)
+        assert take(loader(sources, packing=packing), 12) == expected
+        monkeypatch.undo()
+
+
+def test_a_thread_ends_with_its_loader_and_with_the_run(sources) -> None:
+    running = loader(sources, prefetch=3)
+    take(running, 2)
+    assert len(loader_threads()) == 1
+    del running
+    gc.collect()
+    assert loader_threads() == []
+    ended = loader(sources, prefetch=3, steps=2)
+    assert len(take(ended, 9)) == 2
+    for thread in loader_threads():
+        thread.join(5)
+    assert loader_threads() == []
+
+
+def test_an_error_in_the_thread_is_raised_where_the_batch_is_asked_for(sources, monkeypatch) -> None:
+    running = loader(sources, prefetch=2)
+    take(running, 1)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("cuvee.streaming.assemble.gather", broken)
+    with pytest.raises(OSError, match="No space left"):
+        take(running, 9)
+
+
+def test_a_thread_pays_for_large_batches_only(sources) -> None:
+    assert loader(sources, prefetch=None)._n_ahead == 0
+    assert loader(sources, prefetch=None, global_batch=2**15)._n_ahead == 2
+    assert loader(sources, prefetch=None, global_batch=2**15, world_size=2)._n_ahead == 0
+
+
+def test_workers_stay_when_weights_change_and_end_with_their_loader(sources) -> None:
+    running = loader(sources, workers=2)
+    take(running, 2)
+    before = [worker.pid for worker in running._executor._workers]
+    running.set_weights({"code": 0.0, "web": 0.0, "wiki": 1.0})
+    assert set(next(running).domain_ids.tolist()) == {2}
+    assert [worker.pid for worker in running._executor._workers] == before
+    processes = [psutil.Process(worker.pid) for worker in running._executor._workers]
+    assert len(processes) == 2
+    del running
+    gc.collect()
+    assert not any(process.is_running() for process in processes)
+
+
+def test_a_worker_that_was_killed_is_reported(sources) -> None:
+    running = loader(sources, workers=2)
+    take(running, 1)
+    os.kill(running._executor._workers[1].pid, signal.SIGKILL)
+    with pytest.raises(
+        RuntimeError, match="worker process 1 of the loader was ended by signal 9, while it read"
+    ):
+        take(running, 9)
+
+
+def test_a_loader_killed_with_9_leaves_no_process_and_no_shared_memory(sources) -> None:
+    folders = {name: str(folder) for name, folder in sources.items()}
+    script = f"""
+    import os, signal, sys
+    from cuvee.streaming import StreamingLoader
+    sources = {folders!r}
+    loader = StreamingLoader(sources, sequence_length=8, global_batch=12, workers=1)
+    for _ in range(5): next(loader)
+    print(*(worker.pid for worker in loader._executor._workers), flush=True)
+    if os.fork() == 0:  # a child that holds the pipes open, as a trainer's own workers do
+        os.execvp("sleep", ["sleep", "20"])
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    before = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else set()
+    pids = [int(pid) for pid in _first_line(textwrap.dedent(script)).split()]
+    assert len(pids) == 1
+    deadline = time.monotonic() + 15
+    while any(psutil.pid_exists(pid) and _is_ours(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its loader"
+        time.sleep(0.05)
+    after = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else set()
+    assert not {path for path in after - before if "cuvee" in path.name}
+
+
+def _first_line(script: str) -> str:
+    """The first line that a script prints; it may leave a child that holds its output open."""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    assert process.wait(60) == -signal.SIGKILL
+    process.stdout.close()
+    return line
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_pinned_batches_hold_what_others_hold(sources) -> None:
+    expected = take(loader(sources), 20)
+    for prefetch in (0, 3):
+        running, found = loader(sources, pin_memory=True, prefetch=prefetch), []
+        for batch in itertools.islice(running, 20):
+            assert batch.input_ids.is_pinned()
+            found.append(digest(batch.to("cuda", non_blocking=True).to("cpu")))
+        assert found == expected
