@@ -36,7 +36,9 @@ def best_fit_decreasing(
         return best_fit_decreasing_reference(lengths, capacity)
     lengths = _checked(lengths, capacity)
     rows = np.empty(lengths.size, np.int64)
-    order = np.argsort(-lengths, kind="stable")
+    # numpy sorts 16 bits by radix, ten times faster than 64.
+    room = capacity - lengths
+    order = np.argsort(room.astype(np.uint16) if capacity < 2**16 else room, kind="stable")
     return rows, int(_best_fit(lengths, order, capacity, rows))
 
 

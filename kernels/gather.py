@@ -134,9 +134,11 @@ def gather(
     >>> positions.tolist(), rows.cu_seqlens[:5].tolist()
     ([[0, 1, 0], [0, 1, 0]], [0, 2, 3, 5, 6])
     """
-    _check(stream, starts, at, lengths, rows)
     if not compiled:
-        return _gather_numpy(stream, starts, at, lengths, rows, pad_id, mask_boundaries)
+        return gather_reference(
+            stream, starts, at, lengths, rows, pad_id=pad_id, mask_boundaries=mask_boundaries
+        )
+    _check(starts, at, lengths, rows)
     n_sequences, longest = _gather(
         stream.pieces[0][:0],
         stream.addresses,
@@ -150,9 +152,12 @@ def gather(
         rows.labels.reshape(-1),
         rows.positions.reshape(-1),
         rows.cu_seqlens,
+        rows.inputs.shape[1],
         pad_id,
         mask_boundaries,
     )
+    if n_sequences < 0:
+        _refuse(stream, starts, at, lengths, rows.inputs.shape)
     return n_sequences, longest
 
 
@@ -167,19 +172,19 @@ def gather_reference(
     mask_boundaries: bool,
 ) -> tuple[int, int]:
     """`gather`, a numpy slice for each sequence."""
-    _check(stream, starts, at, lengths, rows)
-    return _gather_numpy(stream, starts, at, lengths, rows, pad_id, mask_boundaries)
-
-
-def _gather_numpy(
-    stream: TokenStream,
-    starts: NDArray[np.int64],
-    at: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    rows: RowArrays,
-    pad_id: int,
-    mask_boundaries: bool,
-) -> tuple[int, int]:
+    _check(starts, at, lengths, rows)
+    ends = at + lengths
+    row_length = rows.inputs.shape[1]
+    if starts.size and (
+        starts.min() < 0
+        or lengths.min() < 1
+        or (starts + lengths).max() > stream.n_tokens
+        or at[0] < 0
+        or (at[1:] < ends[:-1]).any()
+        or (at // row_length != (ends - 1) // row_length).any()
+        or ends[-1] > rows.inputs.size
+    ):
+        _refuse(stream, starts, at, lengths, rows.inputs.shape)
     inputs, labels = rows.inputs.reshape(-1), rows.labels.reshape(-1)
     inputs[:], labels[:] = pad_id, IGNORED_LABEL
     bounds, filled = [0], 0
@@ -206,7 +211,6 @@ def _gather_numpy(
 
 
 def _check(
-    stream: TokenStream,
     starts: NDArray[np.int64],
     at: NDArray[np.int64],
     lengths: NDArray[np.int64],
@@ -225,15 +229,23 @@ def _check(
             f"{rows.cu_seqlens.shape}, starts {starts.shape}, at {at.shape} and lengths {lengths.shape} "
             "must be (rows, L) three times, (rows * L + 1,) and (n_segments,) three times"
         )
-    if not starts.size:
-        return
-    if starts.min() < 0 or (starts + lengths).max() > stream.n_tokens or lengths.min() < 1:
-        raise ValueError(f"a segment leaves the stream of {stream.n_tokens} tokens, or is empty")
-    ends = at + lengths
-    if at[0] < 0 or (at[1:] < ends[:-1]).any() or (at // shape[1] != (ends - 1) // shape[1]).any():
-        raise ValueError(f"segments must be ascending, apart, and each within a row of {shape[1]} tokens")
-    if ends[-1] > rows.inputs.size:
-        raise ValueError(f"the last segment ends at {ends[-1]}; the rows hold {rows.inputs.size} tokens")
+
+
+def _refuse(
+    stream: TokenStream,
+    starts: NDArray[np.int64],
+    at: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    shape: tuple[int, ...],
+) -> None:
+    """Say what is wrong with the first segment that makes no sense, if one does."""
+    s = int(_first_wrong(starts, at, lengths, stream.n_tokens, *shape))
+    if s < starts.size:
+        raise ValueError(
+            f"segment {s} holds tokens [{starts[s]}, {starts[s] + lengths[s]}) at {at[s]}; it must have one "
+            f"or more of the stream's {stream.n_tokens}, lie within a row of {shape[1]} of the {shape[0]}, and "
+            "follow the segments before it"
+        )
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -259,6 +271,32 @@ def _widen(tokens: Tokens, out: NDArray[np.int64]) -> None:
 
 
 @kernel
+def _first_wrong(
+    starts: NDArray[np.int64],
+    at: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    n_tokens: int,
+    n_rows: int,
+    row_length: int,
+) -> int:
+    """The first segment that leaves the stream, its row, or its place behind the others; or n_segments."""
+    filled = 0
+    for s in range(starts.shape[0]):
+        end = at[s] + lengths[s]
+        if (
+            starts[s] < 0
+            or lengths[s] < 1
+            or starts[s] > n_tokens - lengths[s]
+            or at[s] < filled
+            or end > n_rows * row_length
+            or at[s] // row_length != (end - 1) // row_length
+        ):
+            return s
+        filled = end
+    return starts.shape[0]
+
+
+@kernel
 def _count_up(out: NDArray[np.int64]) -> None:
     for j in range(out.shape[0]):
         out[j] = j
@@ -278,10 +316,17 @@ def _gather(
     labels: NDArray[np.int64],
     positions: NDArray[np.int64],
     cu_seqlens: NDArray[np.int32],
+    row_length: int,
     pad_id: int,
     mask: bool,
 ) -> tuple[int, int]:
-    """`of_dtype` is an empty array: numba takes the tokens' type from it when it compiles."""
+    """`of_dtype` is an empty array: numba takes the tokens' type from it when it compiles.
+
+    Returns (-1, 0) for segments that make no sense, before anything is read or written.
+    """
+    n_rows = inputs.shape[0] // max(1, row_length)
+    if _first_wrong(starts, at, lengths, bounds[-1], n_rows, row_length) < starts.shape[0]:
+        return -1, 0
     n_sequences, longest, filled = 0, 0, 0
     marked = mask or positions.shape[0] > 0 or cu_seqlens.shape[0] > 0
     if cu_seqlens.shape[0] > 0:

@@ -34,15 +34,15 @@ def rows_of_rank(rows: Rows, index: int, step: int, rank: int, world_size: int) 
     """Rows [rank B / world_size, (rank + 1) B / world_size) of the plan's batch `index`."""
     batch = rows.domains.shape[1]
     mine = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
-    bounds = rows.bounds[index * batch + mine.start : index * batch + mine.stop + 1]
-    segments = slice(bounds[0], bounds[-1])
+    begin, end = index * batch + mine.start, index * batch + mine.stop
+    segments = slice(rows.bounds[begin], rows.bounds[end])
     return RankRows(
         step,
         rows.domains[index, mine],
         rows.rows[index, mine],
         rows.epochs[index, mine],
         rows.shares[index, mine],
-        np.diff(bounds),
+        rows.counts[begin:end],
         rows.starts[segments],
         rows.lengths[segments],
     )

@@ -111,6 +111,7 @@ class StreamingLoader:
         self.domains, self.steps = tuple(sources), steps
         self.sequence_length, self.global_batch, self.seed = sequence_length, global_batch, seed
         self.packing: PackingName = packing
+        self.emit = tuple(emit)
         self._rank, self._world_size = rank, world_size
         # Sorted by name: ties in the mixture fall the same way for every order of the sources.
         self._stores = {
@@ -140,7 +141,7 @@ class StreamingLoader:
         assembler = Assembler(
             self._stream,
             sequence_length,
-            tuple(emit),
+            self.emit,
             pad_id=next(iter(self._stores.values())).eos_id,
             mask_boundaries=mask_boundaries,
             domain_ids=np.array([self.domains.index(name) for name in names]),

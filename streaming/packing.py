@@ -212,7 +212,8 @@ class BestFit:
         starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)
         starts, lengths = split(starts[lengths > 0], lengths[lengths > 0], self._length)
         row_of, n_rows = best_fit_decreasing(lengths, self._length, compiled=compiled)
-        order = np.argsort(row_of, kind="stable")
+        # numpy sorts 16 bits by radix, ten times faster than 64.
+        order = np.argsort(row_of.astype(np.uint16) if n_rows < 2**16 else row_of, kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=n_rows))])
         row_order = (
             permute(

@@ -66,6 +66,7 @@ class Rows:
     rows: NDArray[np.int64]  # what names the row within its domain and epoch
     epochs: NDArray[np.int64]  # of the domain, from 0
     shares: NDArray[np.int64]  # of the row's domain when the row was drawn, in units of ROW
+    counts: NDArray[np.int64]  # (n_rows,), segments of each row
     bounds: NDArray[np.int64]  # (n_rows + 1,)
     starts: NDArray[np.int64]  # (n_segments,), positions in the loader's stream
     lengths: NDArray[np.int64]  # (n_segments,), tokens
@@ -324,6 +325,7 @@ class Planner:
             rows.reshape(shape),
             epochs.reshape(shape),
             np.concatenate(shares)[: order.size].reshape(shape),
+            counts,
             bounds,
             starts,
             lengths,

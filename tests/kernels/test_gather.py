@@ -123,25 +123,22 @@ def test_pieces_are_not_copied() -> None:
 @pytest.mark.parametrize(
     ("starts", "at", "lengths", "message"),
     [
-        ([-1], [0], [4], "a segment leaves the stream of 6 tokens"),
-        ([3], [0], [4], "a segment leaves the stream of 6 tokens"),
-        ([0], [0], [0], "or is empty"),
-        ([0, 0], [0, 1], [2, 2], "segments must be ascending, apart"),
-        ([0], [2], [3], "each within a row of 4 tokens"),
-        ([0], [8], [3], "the last segment ends at 11; the rows hold 8 tokens"),
+        ([-1], [0], [4], "segment 0 holds tokens .-1, 3. at 0; it must have one or more of the stream's 6"),
+        ([3], [0], [4], "segment 0 holds tokens .3, 7. at 0"),
+        ([0], [0], [0], "segment 0 holds tokens .0, 0. at 0"),
+        ([0, 0], [0, 1], [2, 2], "segment 1 holds tokens .0, 2. at 1; .* and follow the segments before it"),
+        ([0], [2], [3], "segment 0 .* lie within a row of 4 of the 2"),
+        ([0], [8], [3], "segment 0 holds tokens .0, 3. at 8"),
+        ([0], [-1], [3], "segment 0 holds tokens .0, 3. at -1"),
         ([0, 0], [0], [3], r"starts \(2,\), at \(1,\) and lengths \(1,\) must be"),
     ],
 )
 def test_segments_that_make_no_sense_are_refused(starts, at, lengths, message: str) -> None:
     stream = TokenStream([np.arange(6, dtype=np.uint16)])
-    with pytest.raises(ValueError, match=message):
-        gather(
-            stream,
-            *(np.array(values) for values in (starts, at, lengths)),
-            row_arrays(2, 4),
-            pad_id=PAD,
-            mask_boundaries=True,
-        )
+    segments = [np.array(values) for values in (starts, at, lengths)]
+    for compiled in (True, False):
+        with pytest.raises(ValueError, match=message):
+            gather(stream, *segments, row_arrays(2, 4), pad_id=PAD, mask_boundaries=True, compiled=compiled)
 
 
 def test_pieces_of_two_dtypes_or_with_gaps_and_wrong_offsets_are_refused() -> None:
