@@ -1,13 +1,13 @@
-"""Accelerate keeps the loader's state in its checkpoints (needs accelerate): python -m examples.accelerate_loop"""
+"""Accelerate keeps the loader's state in its checkpoints: python -m examples.accelerate_loop"""
 
 import tempfile
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from examples.tiny import next_token_loss, seeded_model, token_shards
 
 from cuvee.streaming import StreamingLoader
+from examples.tiny import next_token_loss, seeded_model, token_shards
 
 
 def train(shards: dict[str, Path], n_steps: int, checkpoint: Path) -> list[float]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from examples.tiny import next_token_loss, seeded_model, token_shards
 from torch.nn.parallel import DistributedDataParallel
 
 from cuvee.streaming import StreamingLoader
+from examples.tiny import next_token_loss, seeded_model, token_shards
 
 
 def train(rank: int, world_size: int, folder: Path, n_steps: int) -> None:
@@ -51,7 +51,10 @@ def final_parameters(worlds: dict[int, int]) -> torch.Tensor:
         folder = Path(scratch)
         token_shards(folder)
         for n_steps, world_size in worlds.items():
-            mp.spawn(train, (world_size, folder, n_steps), nprocs=world_size)
+            if world_size == 1:
+                train(0, 1, folder, n_steps)
+            else:
+                mp.spawn(train, (world_size, folder, n_steps), nprocs=world_size)
         saved = torch.load(folder / "state.pt", weights_only=True)["model"]
         return torch.cat([parameter.flatten() for parameter in saved.values()])
 

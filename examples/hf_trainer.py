@@ -1,13 +1,13 @@
-"""Hugging Face's Trainer, killed and resumed exactly (needs transformers, accelerate): python -m examples.hf_trainer"""
+"""Hugging Face's Trainer, stopped and resumed exactly: python -m examples.hf_trainer"""
 
 import tempfile
 from pathlib import Path
 
-from examples.tiny import TinyModel, next_token_loss, seeded_model, token_shards
 from transformers import Trainer, TrainingArguments
 
 from cuvee.streaming import StreamingLoader
 from cuvee.streaming.adapters import TrainerBatches, trainer_callback
+from examples.tiny import TinyModel, next_token_loss, seeded_model, token_shards
 
 
 class Wrapped(TinyModel):

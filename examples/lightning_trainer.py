@@ -1,13 +1,13 @@
-"""Lightning, which saves and loads the loader's state by itself (needs lightning): python -m examples.lightning_trainer"""
+"""Lightning saves and loads the loader's state by itself: python -m examples.lightning_trainer"""
 
 import tempfile
 from pathlib import Path
 
 import lightning
 import torch
-from examples.tiny import next_token_loss, seeded_model, token_shards
 
 from cuvee.streaming import Batch, StreamingLoader
+from examples.tiny import next_token_loss, seeded_model, token_shards
 
 
 class Module(lightning.LightningModule):

@@ -1,13 +1,13 @@
-"""A training loop that is killed in the middle and goes on as if nothing had been: python -m examples.plain_pytorch"""
+"""A training loop that stops in the middle and goes on exactly: python -m examples.plain_pytorch"""
 
 import json
 import tempfile
 from pathlib import Path
 
 import torch
-from examples.tiny import next_token_loss, seeded_model, token_shards
 
 from cuvee.streaming import StreamingLoader
+from examples.tiny import next_token_loss, seeded_model, token_shards
 
 
 def make_loader(folder: Path) -> StreamingLoader:

@@ -194,10 +194,10 @@ def gather_reference(
         labels[begin : begin + tokens.size - 1] = tokens[1:]
         if not (mask_boundaries or rows.positions.size or rows.cu_seqlens.size):
             continue
-        ends = [begin + end - start for end in stream.document_ends(start, length)]
+        ended = [begin + end - start for end in stream.document_ends(start, length)]
         if mask_boundaries:
-            labels[[end - 1 for end in ends]] = IGNORED_LABEL
-        bounds += [begin] * (begin > filled) + [*ends] + [begin + length] * (begin + length not in ends)
+            labels[[end - 1 for end in ended]] = IGNORED_LABEL
+        bounds += [begin] * (begin > filled) + [*ended] + [begin + length] * (begin + length not in ended)
         filled = begin + length
     if not (mask_boundaries or rows.positions.size or rows.cu_seqlens.size):
         return 0, 0
@@ -241,9 +241,10 @@ def _refuse(
     """Say what is wrong with the first segment that makes no sense, if one does."""
     s = int(_first_wrong(starts, at, lengths, stream.n_tokens, *shape))
     if s < starts.size:
+        n_rows, row_length = shape
         raise ValueError(
-            f"segment {s} holds tokens [{starts[s]}, {starts[s] + lengths[s]}) at {at[s]}; it must have one "
-            f"or more of the stream's {stream.n_tokens}, lie within a row of {shape[1]} of the {shape[0]}, and "
+            f"segment {s} holds tokens [{starts[s]}, {starts[s] + lengths[s]}) at {at[s]}; it must have "
+            f"one or more of the stream's {stream.n_tokens}, lie within a row of {row_length} of the {n_rows}, and "
             "follow the segments before it"
         )
 
@@ -293,7 +294,8 @@ def _first_wrong(
         ):
             return s
         filled = end
-    return starts.shape[0]
+    n_segments: int = starts.shape[0]
+    return n_segments
 
 
 @kernel

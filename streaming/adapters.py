@@ -21,10 +21,11 @@ STATE_FILE = "cuvee_loader.json"
 
 
 def iterable_dataset(loader: StreamingLoader) -> "IterableDataset[dict[str, Any]]":
-    """The loader as a torch dataset of whole batches: `DataLoader(iterable_dataset(loader), batch_size=None)`.
+    """A torch dataset of whole batches: `DataLoader(iterable_dataset(loader), batch_size=None)`.
 
-    torchdata's `StatefulDataLoader` finds its state. Batches are made in the process that asks, so num_workers
-    must be 0: the loader's own `prefetch` and `workers` do what they would, and give no batch twice.
+    torchdata's `StatefulDataLoader` finds its state. Batches are made in the process that asks, so
+    num_workers must be 0: the loader's own `prefetch` and `workers` do what they would, and give no batch
+    twice.
     """
     from torch.utils.data import IterableDataset, get_worker_info
 
@@ -87,7 +88,7 @@ class TitanDataLoader:
 
 
 class TrainerBatches:
-    """What `Trainer.get_train_dataloader` returns: the loader's batches as dictionaries, on each rank its own.
+    """What `Trainer.get_train_dataloader` returns: the loader's batches as dictionaries, each rank's its own.
 
     Without `row_ids` and the like, which models would not take. Labels are shifted already: give the Trainer
     a `compute_loss_func`.
@@ -97,8 +98,9 @@ class TrainerBatches:
         self._loader = loader
 
     def __iter__(self) -> Iterator[dict[str, "Tensor"]]:
+        names = [name for name in ("input_ids", "labels", "position_ids") if name in self._loader.emit]
         for batch in self._loader:
-            yield {name: batch[name] for name in ("input_ids", "labels", "position_ids") if name in batch.keys()}
+            yield {name: batch[name] for name in names}
 
 
 def trainer_callback(loader: StreamingLoader) -> Any:
@@ -116,7 +118,7 @@ def trainer_callback(loader: StreamingLoader) -> Any:
     def path(arguments: Any, state: Any) -> Path:
         return Path(arguments.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
 
-    class LoaderState(TrainerCallback):
+    class LoaderState(TrainerCallback):  # type: ignore[misc]
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
                 path(args, state).parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,9 @@ def trainer_callback(loader: StreamingLoader) -> Any:
             if state.global_step == 0:
                 return
             if not path(args, state).exists():
-                raise ValueError(f"{path(args, state)}: not there; the loader's place is lost, begin a new run")
+                raise ValueError(
+                    f"{path(args, state)}: not there; the loader's place is lost, begin a new run"
+                )
             loader.load_state_dict(json.loads(path(args, state).read_text()))
 
     return LoaderState()

@@ -18,6 +18,8 @@ from .warm_up import kernels
 
 # Rows planned at once, in the end. It changes no order; a row's plan costs the least from a few hundred on.
 N_PLANNED_ROWS = 4096
+# Smaller batches are handed over several at once, so that this does not cost more than making them.
+N_TOKENS_HANDED_OVER, MAX_GROUP = 2**18, 8
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,27 @@ def planned(
             yield Planned(cursor, index, rows)
         cursor = after
         n_steps = max(1, min(2 * n_steps, N_PLANNED_ROWS // rows.domains.shape[1]))
+
+
+def grouped(steps: Iterator[Planned], n_tokens: int) -> Iterator[list[Planned]]:
+    """Steps in groups that are handed over at once: the first alone, for a trainer waits for it.
+
+    Args:
+        n_tokens: of a rank's batch. A hand-over costs two wake-ups, some 0.1 ms: as much as 2**16 tokens.
+    """
+    size, group = 1, []
+    for step in steps:
+        group.append(step)
+        if len(group) == size:
+            yield group
+            size, group = group_size(n_tokens), []
+    if group:
+        yield group
+
+
+def group_size(n_tokens: int) -> int:
+    """Batches of n_tokens that are handed over at once, and so lie in memory."""
+    return min(MAX_GROUP, max(1, N_TOKENS_HANDED_OVER // n_tokens))
 
 
 @dataclass(frozen=True)
@@ -100,57 +123,73 @@ class Inline:
 
 
 class BackgroundThread:
-    """One thread makes up to `n_ahead` batches before they are asked for. Kernels run without the GIL.
+    """One thread makes up to `n_ahead` groups of batches before they are asked for. Kernels run without the
+    GIL.
 
     The thread ends with this object, with the program, or with the run.
     """
 
-    def __init__(self, steps: Iterator[Planned], make: Callable[[Planned], Batch], n_ahead: int) -> None:
-        self._made: queue.Queue[tuple[Planned, Batch] | BaseException | None] = queue.Queue(n_ahead)
-        self._stop = threading.Event()
+    def __init__(
+        self, groups: Iterator[list[Planned]], make: Callable[[Planned], Batch], n_ahead: int
+    ) -> None:
+        # Two queues of C, one with a token for each group that may be made: a bounded queue.Queue's Python
+        # locks take as long as a small batch.
+        self._made: queue.SimpleQueue[list[tuple[Planned, Batch]] | BaseException] = queue.SimpleQueue()
+        self._group: list[tuple[Planned, Batch]] = []  # the next one last
+        self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        for _ in range(n_ahead):
+            self._room.put(True)
         self._ended = False
         self._thread = threading.Thread(
-            target=_make_ahead, args=(steps, make, self._made, self._stop), name="cuvee-loader", daemon=True
+            target=_make_ahead, args=(groups, make, self._made, self._room), name="cuvee-loader", daemon=True
         )
         self._thread.start()
-        self._finalizer = weakref.finalize(self, _end_thread, self._thread, self._made, self._stop)
+        self._finalizer = weakref.finalize(self, _end_thread, self._thread, self._made, self._room)
 
     def next(self) -> tuple[Planned, Batch] | None:
-        if self._ended:
-            return None
-        made = self._made.get()
-        if isinstance(made, tuple):
-            return made
-        self._ended = True
-        if made is not None:
-            raise made
-        return None
+        if not self._group and not self._ended:
+            made = self._made.get()
+            self._room.put(True)
+            if isinstance(made, BaseException):
+                self._ended = True
+                raise made
+            self._ended = not made
+            self._group = made[::-1]
+        return self._group.pop() if self._group else None
 
     def close(self) -> None:
         self._finalizer()
 
 
 def _make_ahead(
-    steps: Iterator[Planned],
+    groups: Iterator[list[Planned]],
     make: Callable[[Planned], Batch],
-    made: "queue.Queue[tuple[Planned, Batch] | BaseException | None]",
-    stop: threading.Event,
+    made: "queue.SimpleQueue[list[tuple[Planned, Batch]] | BaseException]",
+    room: "queue.SimpleQueue[bool]",
 ) -> None:
-    """The thread's work; it holds nothing of the executor, which may so be collected."""
+    """The thread's work, until room says False or the run ends, which an empty group tells.
+
+    It holds nothing of the executor, which may so be collected.
+    """
     try:
-        for step in steps:
-            made.put((step, make(step)))
-            if stop.is_set():
+        while room.get():
+            group = next(groups, [])
+            made.put([(step, make(step)) for step in group])
+            if not group:
                 return
-        made.put(None)
     except BaseException as error:  # noqa: BLE001 (raised again by `next`)
         made.put(error)
 
 
-def _end_thread(thread: threading.Thread, made: "queue.Queue[Any]", stop: threading.Event) -> None:
-    stop.set()
-    while thread.is_alive():
+def _end_thread(
+    thread: threading.Thread, made: "queue.SimpleQueue[Any]", room: "queue.SimpleQueue[bool]"
+) -> None:
+    while True:  # take back what it may still make, and stop it
         try:
-            made.get_nowait()  # it may wait for room
+            room.get_nowait()
         except queue.Empty:
-            thread.join(0.001)
+            break
+    room.put(False)
+    thread.join()
+    while not made.empty():
+        made.get_nowait()

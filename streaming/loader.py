@@ -11,7 +11,7 @@ from ..kernels.apportion import ROW, largest_remainder
 from ..kernels.gather import TokenStream
 from .assemble import Assembler
 from .batch import FIELDS, Batch, FieldName
-from .executors import BackgroundThread, Executor, Inline, Maker, Planned, planned
+from .executors import BackgroundThread, Executor, Inline, Maker, Planned, group_size, grouped, planned
 from .integrity import Verifier
 from .packing import PACKINGS, BestFit, Concat, Packing, PackingName, end_position, epochs_at
 from .plan import Cursor, Domain, Planner
@@ -71,8 +71,9 @@ class StreamingLoader:
         world_size: number of processes; divides global_batch.
         split: of the sources that are given as folders.
         steps: of the run; None: until the domains are exhausted, if ever.
-        prefetch: batches that a background thread makes before they are asked for; 0: none, made when asked.
-            None: 2 where a rank's batch has N_TOKENS_FOR_THREAD tokens or more, else 0.
+        prefetch: groups of batches that a background thread makes before they are asked for (a group is a
+            batch, or as many as have N_TOKENS_HANDED_OVER tokens); 0: none, made when asked. None: 2 where a
+            rank's batch has N_TOKENS_FOR_THREAD tokens or more, else 0.
         workers: processes that read tokens, instead of the thread.
         pin_memory: of the large tensors, for copies to a device that don't wait.
         verify: compare each shard with its checksum before its first tokens are handed out, and replace rows
@@ -146,7 +147,7 @@ class StreamingLoader:
             mask_boundaries=mask_boundaries,
             domain_ids=np.array([self.domains.index(name) for name in names]),
             objective=None if objective is None else shares_of(objective, names, "objective") / ROW,
-            n_ahead=self._n_ahead,
+            n_ahead=(self._n_ahead + 1) * group_size(tokens_of_rank) if self._n_ahead else 0,
             pin_memory=pin_memory,
         )
         packings = [domain.packing for domain in self._planner.domains]
@@ -292,15 +293,18 @@ class StreamingLoader:
     def _steps(self) -> Iterator[Planned]:
         return planned(self._planner, self._cursor(), self.steps, kernels.done_already)
 
+    def _groups(self) -> Iterator[list[Planned]]:
+        return grouped(self._steps(), self._largest_batch() * self.sequence_length)
+
     def _new_executor(self) -> Executor:
         if self._n_workers:
             shards = [path for store in self._stores.values() for path in store.shard_paths]
             n_ahead = max(2, self._n_ahead)
             return WorkerProcesses(
-                self._steps(), self._maker, shards, self._n_workers, n_ahead, self._largest_batch()
+                self._groups(), self._maker, shards, self._n_workers, n_ahead, self._largest_batch()
             )
         if self._n_ahead:
-            return BackgroundThread(self._steps(), self._maker, self._n_ahead)
+            return BackgroundThread(self._groups(), self._maker, self._n_ahead)
         return Inline(self._steps(), self._maker)
 
     def _largest_batch(self) -> int:
@@ -318,7 +322,7 @@ class StreamingLoader:
         self._begin_at(cursor)
         if isinstance(executor, WorkerProcesses):
             if self._largest_batch() <= executor.max_rows:
-                executor.follow(self._steps())
+                executor.follow(self._groups())
             else:
                 self.close()
 

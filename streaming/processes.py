@@ -10,30 +10,48 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..kernels.gather import TokenStream
 from .assemble import RankRows
 from .batch import Batch
-from .executors import Maker, Planned
+from .executors import Maker, Planned, group_size
 from .warm_up import kernels
 from .worker import Slot
 
 
+class _Copied(NamedTuple):
+    """A batch whose tokens are in a slot, or will be."""
+
+    step: Planned
+    rows: RankRows
+    starts: NDArray[np.int64]  # (n_segments,), in the slot
+    slot: Slot
+    n_tokens: int  # of the slot that are used
+
+
+class _Group(NamedTuple):
+    """Batches that are asked for at once, and come in one slot."""
+
+    worker: int
+    batches: list[_Copied]
+
+
 class WorkerProcesses:
-    """`n_workers` processes, one batch each in turn, up to n_ahead batches before they are asked for.
+    """`n_workers` processes, one group of batches each in turn, up to n_ahead groups ahead of the trainer.
 
     For token shards whose reading waits: a network's file system, a cold disk. Workers are started as
     programs, not forked: no lock is copied, no main guard is needed. They end with this object and with this
     process, however it ends; shared memory has no name and goes with the last process that maps it.
 
     Args:
-        steps: the plan.
+        groups: the plan.
         maker: picks this rank's rows, and makes the batches out of what workers copied.
         shards: files of the maker's stream, in its order.
         n_workers: processes.
-        n_ahead: batches that are being filled while the trainer has one.
+        n_ahead: groups that are being copied, the trainer's included.
         max_rows: of any batch of this rank.
     Raises:
         RuntimeError: a worker ended.
@@ -41,19 +59,20 @@ class WorkerProcesses:
 
     def __init__(
         self,
-        steps: Iterator[Planned],
+        groups: Iterator[list[Planned]],
         maker: Maker,
         shards: Sequence[Path],
         n_workers: int,
         n_ahead: int,
         max_rows: int,
     ) -> None:
-        self._steps, self._maker, self.max_rows = steps, maker, max_rows
+        self._groups, self._maker, self.max_rows = groups, maker, max_rows
         self._n_ahead = max(n_ahead, n_workers)
-        assembler = maker.assembler
-        max_tokens, dtype = max_rows * assembler.sequence_length, assembler.stream.dtype
+        n_tokens, dtype = max_rows * maker.assembler.sequence_length, maker.assembler.stream.dtype
+        max_tokens = n_tokens * group_size(n_tokens)
         n_slots = -(-self._n_ahead // n_workers)
-        self._pending: collections.deque[tuple[Planned, RankRows, int]] = collections.deque()
+        self._asked: collections.deque[_Group] = collections.deque()
+        self._current: list[_Copied] = []  # the next one last
         self._n_asked = 0
         self._slots: list[list[Slot]] = []
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -68,69 +87,81 @@ class WorkerProcesses:
                 os.close(file)
 
     def next(self) -> tuple[Planned, Batch] | None:
-        while len(self._pending) < self._n_ahead and self._ask():
-            pass
-        if not self._pending:
-            return None
-        step, rows, number = self._pending.popleft()
-        worker, slot = self._place(number)
-        self._wait_for(worker, step)
-        return step, self._widen(rows, self._slots[worker][slot])
+        if not self._current:  # only now may the slot that it was in be filled anew
+            while len(self._asked) < self._n_ahead and self._ask():
+                pass
+            if not self._asked:
+                return None
+            group = self._asked.popleft()
+            self._wait_for(group)
+            self._current = group.batches[::-1]
+        copied = self._current.pop()
+        return copied.step, self._widen(copied)
 
     def drain(self) -> None:
         """Wait for what workers were asked for, and throw it away."""
-        while self._pending:
-            step, _, number = self._pending.popleft()
-            self._wait_for(self._place(number)[0], step)
+        self._current = []
+        while self._asked:
+            self._wait_for(self._asked.popleft())
 
-    def follow(self, steps: Iterator[Planned]) -> None:
-        """Go on with another plan; nothing may be pending."""
-        self._steps = steps
+    def follow(self, groups: Iterator[list[Planned]]) -> None:
+        """Go on with another plan; after `drain`."""
+        self._groups = groups
 
     def close(self) -> None:
         self._finalizer()
 
-    def _wait_for(self, worker: int, step: Planned) -> None:
-        answers = self._workers[worker].stdout
-        assert answers is not None
-        if not answers.read(1):
-            raise self._death(worker, step)
-
-    def _place(self, number: int) -> tuple[int, int]:
-        worker = number % len(self._workers)
-        return worker, number // len(self._workers) % len(self._slots[worker])
-
     def _ask(self) -> bool:
         """Send one more request, if the run has one."""
-        step = next(self._steps, None)
-        if step is None:
+        steps = next(self._groups, None)
+        if steps is None:
             return False
-        rows = self._maker.rows_of(step)
-        worker, slot = self._place(self._n_asked)
+        worker, turn = self._n_asked % len(self._workers), self._n_asked // len(self._workers)
+        index = turn % len(self._slots[worker])
+        rows = [self._maker.rows_of(step) for step in steps]
+        lengths = np.concatenate([part.lengths for part in rows])
+        starts = np.concatenate([part.starts for part in rows])
+        ends = np.cumsum(lengths + 1)  # each segment is copied with the token after it
+        firsts = np.cumsum([part.lengths.size for part in rows])[:-1]
+        copied_at = np.split(ends - lengths - 1, firsts)
+        slot = self._slots[worker][index]
+        group = _Group(
+            worker,
+            [
+                _Copied(step, part, at, slot, int(ends[-1]))
+                for step, part, at in zip(steps, rows, copied_at, strict=True)
+            ],
+        )
         requests = self._workers[worker].stdin
         assert requests is not None
         try:
-            requests.write(np.concatenate([[slot, rows.starts.size], rows.starts, rows.lengths]).tobytes())
+            requests.write(np.concatenate([[index, lengths.size], starts, lengths]).tobytes())
         except BrokenPipeError:
-            raise self._death(worker, step) from None
-        self._pending.append((step, rows, self._n_asked))
+            raise self._death(group) from None
+        self._asked.append(group)
         self._n_asked += 1
         return True
 
-    def _widen(self, rows: RankRows, slot: Slot) -> Batch:
-        n_tokens = int(rows.lengths.sum()) + rows.lengths.size
-        copied = TokenStream([slot.tokens[:n_tokens]], [slot.ends[: slot.n_ends[0]]])
-        starts = np.cumsum(rows.lengths + 1) - rows.lengths - 1
+    def _wait_for(self, group: _Group) -> None:
+        answers = self._workers[group.worker].stdout
+        assert answers is not None
+        if not answers.read(1):
+            raise self._death(group)
+
+    def _widen(self, copied: _Copied) -> Batch:
+        compiled = kernels.done_already()
+        stream = copied.slot.stream(copied.n_tokens, compiled=compiled)
         return self._maker.assembler.assemble(
-            rows, compiled=kernels.done_already(), stream=copied, starts=starts
+            copied.rows, compiled=compiled, stream=stream, starts=copied.starts
         )
 
-    def _death(self, worker: int, step: Planned) -> RuntimeError:
+    def _death(self, group: _Group) -> RuntimeError:
         self.close()
+        worker, step = group.worker, group.batches[0].step.step
         code = self._workers[worker].returncode
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}; its error is above"
         return RuntimeError(
-            f"worker process {worker} of the loader {how}, while it read step {step.step}; "
+            f"worker process {worker} of the loader {how}, while it read step {step}; "
             "load the last state into a new loader (with workers=0 if it happens again)"
         )
 

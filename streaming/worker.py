@@ -39,6 +39,16 @@ class Slot:
         self.n_ends = np.frombuffer(memory, np.int64, 1, begin)
         self.ends = np.frombuffer(memory, np.int64, max_tokens + 2, begin + 8)
         self.tokens: Tokens = np.frombuffer(memory, dtype, 2 * max_tokens, begin + 8 + self.ends.nbytes)
+        self.ends[0], self.ends[-1] = 0, self.tokens.size
+        self._stream = TokenStream([self.tokens], [self.ends])
+
+    def stream(self, n_tokens: int, *, compiled: bool) -> TokenStream:
+        """What was copied, for `gather`."""
+        if not compiled:
+            return TokenStream([self.tokens[:n_tokens]], [self.ends[: self.n_ends[0]]])
+        # The kernel looks at addresses and bounds alone: the same stream, ended elsewhere.
+        self._stream.doc_bounds[1] = self.n_ends[0] - 1
+        return self._stream
 
     @staticmethod
     def n_bytes(max_tokens: int, dtype: np.dtype[np.generic]) -> int:
@@ -51,24 +61,42 @@ class Slot:
 def main() -> None:
     """Fill slots until the input ends or the loader's process is gone."""
     requests, answers = FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.fileno()
-    loader = os.getppid()
     setup = json.loads(_read_line(requests))
     shards = [open_shard(path) for path in setup["shards"]]
     stream = TokenStream([shard.tokens for shard in shards], [shard.offsets for shard in shards])
     memory = mmap.mmap(setup["memory"], 0)
     slots = [Slot(memory, k, setup["max_tokens"], stream.dtype) for k in range(setup["n_slots"])]
-    while (header := _read(requests, 16, loader)) is not None:
-        index, n_segments = np.frombuffer(header, np.int64).tolist()
-        request = _read(requests, 16 * n_segments, loader)
-        if request is None:
+    received = Received(requests, os.getppid())
+    while (header := received.take(2)) is not None:
+        segments = received.take(2 * int(header[1]))
+        if segments is None:
             return
-        _fill(stream, slots[index], np.frombuffer(request, np.int64).reshape(2, n_segments))
+        slot = slots[header[0]]
+        starts, lengths = segments.reshape(2, -1)
+        slot.n_ends[0] = copy_segments(stream, starts, lengths, slot.tokens, slot.ends)
         os.write(answers, b"\0")
 
 
-def _fill(stream: TokenStream, slot: Slot, segments: NDArray[np.int64]) -> None:
-    starts, lengths = segments
-    slot.n_ends[0] = copy_segments(stream, starts, lengths, slot.tokens, slot.ends)
+class Received:
+    """int64 values from a pipe, as many at once as it holds."""
+
+    def __init__(self, requests: FileIO, loader: int) -> None:
+        self._requests, self._loader, self._buffer, self._at = requests, loader, b"", 0
+
+    def take(self, n_values: int) -> NDArray[np.int64] | None:
+        """The next values: int64, (n_values,); None when there will be none."""
+        end = self._at + 8 * n_values
+        while len(self._buffer) < end:
+            ready, _, _ = select.select([self._requests], [], [], SECONDS_BETWEEN_LOOKS)
+            if not ready and os.getppid() == self._loader:
+                continue
+            part = self._requests.read(2**16) if ready else b""
+            if not part:
+                return None
+            self._buffer, end, self._at = self._buffer[self._at :] + part, end - self._at, 0
+        values = np.frombuffer(self._buffer, np.int64, n_values, self._at)
+        self._at = end
+        return values
 
 
 def _read_line(requests: FileIO) -> bytes:
@@ -79,22 +107,6 @@ def _read_line(requests: FileIO) -> bytes:
             sys.exit(0)
         line += byte
     return bytes(line)
-
-
-def _read(requests: FileIO, n_bytes: int, loader: int) -> bytes | None:
-    """So many bytes; None when there will be none."""
-    read = bytearray()
-    while len(read) < n_bytes:
-        ready, _, _ = select.select([requests], [], [], SECONDS_BETWEEN_LOOKS)
-        if not ready:
-            if os.getppid() != loader:
-                return None
-            continue
-        part = requests.read(n_bytes - len(read))
-        if not part:
-            return None
-        read += part
-    return bytes(read)
 
 
 if __name__ == "__main__":
