@@ -243,9 +243,9 @@ def _refuse(
     if s < starts.size:
         n_rows, row_length = shape
         raise ValueError(
-            f"segment {s} holds tokens [{starts[s]}, {starts[s] + lengths[s]}) at {at[s]}; it must have "
-            f"one or more of the stream's {stream.n_tokens}, lie within a row of {row_length} of the {n_rows}, and "
-            "follow the segments before it"
+            f"segment {s} holds tokens [{starts[s]}, {starts[s] + lengths[s]}) at {at[s]}; it must have one "
+            f"or more of the {stream.n_tokens} in the stream, lie within a row of {row_length} of the {n_rows}, "
+            "and follow the segments before it"
         )
 
 

@@ -324,6 +324,11 @@ class TokenStore:
         return shard
 
 
+def splits_of(folder: str | Path) -> list[str]:
+    """The splits that a domain's manifest names."""
+    return sorted(_read_manifest(Path(folder))["splits"])
+
+
 def _read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; a token store is a folder with a {MANIFEST}")

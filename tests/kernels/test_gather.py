@@ -123,7 +123,12 @@ def test_pieces_are_not_copied() -> None:
 @pytest.mark.parametrize(
     ("starts", "at", "lengths", "message"),
     [
-        ([-1], [0], [4], "segment 0 holds tokens .-1, 3. at 0; it must have one or more of the stream's 6"),
+        (
+            [-1],
+            [0],
+            [4],
+            "segment 0 holds tokens .-1, 3. at 0; it must have one or more of the 6 in the stream",
+        ),
         ([3], [0], [4], "segment 0 holds tokens .3, 7. at 0"),
         ([0], [0], [0], "segment 0 holds tokens .0, 0. at 0"),
         ([0, 0], [0, 1], [2, 2], "segment 1 holds tokens .0, 2. at 1; .* and follow the segments before it"),
