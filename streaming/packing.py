@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.bin_packing import best_fit_decreasing
-from ..kernels.gather import TokenStream, document_spans
+from ..kernels.gather import TokenStream
 from ..kernels.permutation import permute
+from ..kernels.segments import document_spans
 
 PackingName = Literal["concat", "crop", "best_fit"]
 PACKINGS: tuple[PackingName, ...] = get_args(PackingName)

@@ -6,9 +6,10 @@ import numpy as np
 
 from ..kernels.apportion import ROW, apportion
 from ..kernels.bin_packing import best_fit_decreasing
-from ..kernels.gather import RowArrays, TokenStream, document_spans, gather
+from ..kernels.gather import RowArrays, TokenStream, gather
 from ..kernels.jit import InBackground
 from ..kernels.permutation import permute
+from ..kernels.segments import document_spans
 
 
 def _load() -> None:

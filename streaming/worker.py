@@ -16,7 +16,8 @@ from io import FileIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.gather import Tokens, TokenStream, copy_segments
+from ..kernels.gather import Tokens, TokenStream
+from ..kernels.segments import copy_segments
 from .shards import open_shard
 
 # How often a worker looks whether its loader still lives. (A process forked from the loader's holds the pipe

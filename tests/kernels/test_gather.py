@@ -7,11 +7,10 @@ from cuvee.kernels.gather import (
     IGNORED_LABEL,
     RowArrays,
     TokenStream,
-    copy_segments,
-    document_spans,
     gather,
     gather_reference,
 )
+from cuvee.kernels.segments import copy_segments, document_spans
 
 PAD = 7
 

@@ -50,6 +50,7 @@ def test_torchs_dataloader_hands_on_whole_batches_and_refuses_workers(sources) -
         next(iter(several))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_stateful_dataloader_resumes_where_it_was(sources) -> None:
     stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
     expected = [batch.input_ids for batch in itertools.islice(loader(sources), 9)]
