@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .english_rules import UNITS, english_special_tokens
-from .jit import kernel
+from .jit import inlined, kernel
 from .short_hash import short_hash
 from .word_classes import AFFIX, ICON, LETTERS, LOWER, PREFIX, QUOTES, UPPER
 
@@ -29,7 +29,8 @@ _EM_DASH, _EN_DASH, _APOSTROPHE, _CURLY, _ELLIPSIS, _PERCENT, _SQUARED, _MINUS, 
 _COMMA, _STAR, _CARET, _TILDE, _COLON, _LESS, _GREATER, _EQUAL, _SLASH, _AT = map(ord, ",*^~:<>=/@")
 _QUESTION, _HASH, _UNDERSCORE = map(ord, "?#_")
 _QUOTE_CODES = np.array(sorted(map(ord, QUOTES)), np.int32)
-_N_SLOTS = 8192
+_N_SLOTS = 4096
+_LONGEST = 48  # bytes of a special case, at most
 
 
 class Specials(NamedTuple):
@@ -39,12 +40,12 @@ class Specials(NamedTuple):
     n_slots or
         behind it; 0 is empty.
     splits: int64, (n_slots,), characters of the first token | of the second << 8 | number of tokens << 16.
-    longest: the longest entry, in bytes.
+    ends: bool, (4096,), which first and last bytes special cases have (six bits of each): few others pass.
     """
 
     hashes: NDArray[np.uint64]
     splits: NDArray[np.int64]
-    longest: int
+    ends: NDArray[np.bool_]
 
 
 @cache
@@ -55,6 +56,7 @@ def english_specials() -> Specials:
         second = len(tokens[1]) if len(tokens) > 1 else 0
         entries.append((text, False, len(tokens[0]) | second << 8 | len(tokens) << 16))
     hashes, splits = np.zeros(_N_SLOTS, np.uint64), np.zeros(_N_SLOTS, np.int64)
+    ends = np.zeros(4096, np.bool_)
     for text, is_unit, split in entries:
         encoded = np.frombuffer(text.encode(), np.uint8)
         h = np.uint64(short_hash(encoded, 0, len(encoded)))
@@ -63,25 +65,29 @@ def english_specials() -> Specials:
         while hashes[slot] not in (0, h):
             slot = (slot + 1) % _N_SLOTS
         hashes[slot], splits[slot] = h, split
-    return Specials(hashes, splits, max(len(text.encode()) for text, _, _ in entries))
+        ends[(int(encoded[0]) & 63) << 6 | int(encoded[-1]) & 63] |= not is_unit
+    assert max(len(text.encode()) for text, _, _ in entries) <= _LONGEST
+    return Specials(hashes, splits, ends)
 
 
-@kernel
+@inlined
 def special(
     data: NDArray[np.uint8],
     start: int,
     n_bytes: int,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
-    longest: int,
+    ends: NDArray[np.bool_],
 ) -> int:
     """The split of data[start:start + n_bytes] if it is a special case, else -1."""
-    if n_bytes == 0 or n_bytes > longest:
+    if n_bytes == 0 or n_bytes > _LONGEST:
+        return -1
+    if not ends[(data[start] & 63) << 6 | (data[start + n_bytes - 1] & 63)]:
         return -1
     return _find(short_hash(data, start, n_bytes), hashes, splits)
 
 
-@kernel
+@inlined
 def _find(h: np.uint64, hashes: NDArray[np.uint64], splits: NDArray[np.int64]) -> int:
     slot = np.int64(h & np.uint64(_N_SLOTS - 1))
     while hashes[slot]:
@@ -101,7 +107,7 @@ def tokenize_chunk(
     n: int,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
-    longest: int,
+    ends: NDArray[np.bool_],
     cuts: NDArray[np.int64],
 ) -> int:
     """The number of tokens of one chunk of n characters; cuts[k] becomes the character at which token k
@@ -113,21 +119,21 @@ def tokenize_chunk(
         cuts: int64, at least (n,).
     """
     low, high, n_cuts, n_tail, size = 0, n, 0, 0, -1
-    split = special(data, positions[0], positions[n] - positions[0], hashes, splits, longest)
+    split = special(data, positions[0], positions[n] - positions[0], hashes, splits, ends)
     while split < 0 and low < high and high - low != size:
         size = high - low
         prefix = _prefix(codes, classes, low, high)
         if prefix:
             middle = positions[low + prefix]
-            split = special(data, middle, positions[high] - middle, hashes, splits, longest)
+            split = special(data, middle, positions[high] - middle, hashes, splits, ends)
             if split >= 0:
                 cuts[n_cuts] = low
                 n_cuts, low = n_cuts + 1, low + prefix
                 break
-        suffix = _suffix(data, positions, codes, classes, low + prefix, high, hashes, splits, longest)
+        suffix = _suffix(data, positions, codes, classes, low + prefix, high, hashes, splits, ends)
         if suffix:
             kept = positions[high - suffix] - positions[low]
-            split = special(data, positions[low], kept, hashes, splits, longest)
+            split = special(data, positions[low], kept, hashes, splits, ends)
             if split >= 0:
                 n_tail, high = n_tail + 1, high - suffix
                 cuts[n - n_tail] = high
@@ -138,7 +144,7 @@ def tokenize_chunk(
         if suffix:
             n_tail, high = n_tail + 1, high - suffix
             cuts[n - n_tail] = high
-        split = special(data, positions[low], positions[high] - positions[low], hashes, splits, longest)
+        split = special(data, positions[low], positions[high] - positions[low], hashes, splits, ends)
     if split >= 0:
         cuts[n_cuts] = low
         if split >> 16 > 1:
@@ -157,7 +163,7 @@ def tokenize_chunk(
     return n_cuts + n_tail
 
 
-@kernel
+@inlined
 def _prefix(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, high: int) -> int:
     """How many characters are cut off at the beginning."""
     code = codes[low]
@@ -175,7 +181,7 @@ def _prefix(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, hig
     return 2 if (code in (_C, _A)) and high - low > 1 and codes[low + 1] == _DOLLAR else 0
 
 
-@kernel
+@inlined
 def _suffix(
     data: NDArray[np.uint8],
     positions: NDArray[np.int64],
@@ -185,7 +191,7 @@ def _suffix(
     high: int,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
-    longest: int,
+    ends: NDArray[np.bool_],
 ) -> int:
     """How many characters are cut off at the end: of all endings that fit, the longest."""
     if low >= high:
@@ -209,7 +215,7 @@ def _suffix(
     if low <= digit < high - 1 and _is_digit(codes[digit]):
         start = positions[digit + 1]
         n_bytes = positions[high] - start
-        if n_bytes <= longest and _find(~short_hash(data, start, n_bytes), hashes, splits) >= 0:
+        if n_bytes <= _LONGEST and _find(~short_hash(data, start, n_bytes), hashes, splits) >= 0:
             found = max(found, high - 1 - digit)
     return found
 
@@ -229,7 +235,7 @@ def _full_stop(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, 
     return bool(entry & classes[high - 3] & UPPER)
 
 
-@kernel
+@inlined
 def _cut_infixes(
     codes: NDArray[np.int32],
     classes: NDArray[np.uint16],
@@ -255,7 +261,7 @@ def _cut_infixes(
     return n_cuts
 
 
-@kernel
+@inlined
 def _infix(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, high: int, i: int) -> int:
     """The length of the infix at character i, or 0."""
     code = codes[i]

@@ -23,3 +23,11 @@ def kernel(function: F) -> F:
     # A doctest's or a notebook's function has no file to keep a cache beside.
     has_file = not function.__code__.co_filename.startswith("<")
     return cast(F, numba.njit(nogil=True, cache=has_file)(function))
+
+
+def inlined(function: F) -> F:
+    """`function` as part of each kernel that calls it: for small steps of inner loops.
+
+    numba counts a reference to each array at every call of another kernel, with an atomic instruction each.
+    """
+    return cast(F, numba.njit(nogil=True, inline="always")(function))

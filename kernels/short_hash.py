@@ -4,13 +4,13 @@ abroad."""
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import inlined
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
-@kernel
+@inlined
 def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
     """64 bits of data[start:start + n_bytes], eight bytes at a time; nothing beyond the end of `data` is
     read.
@@ -28,7 +28,7 @@ def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
     return h
 
 
-@kernel
+@inlined
 def load_few(data: NDArray[np.uint8], i: int, n_bytes: int) -> np.uint64:
     """data[i:i + n_bytes], fewer than eight bytes, as the low end of a little-endian number."""
     if i + 8 <= len(data):
@@ -39,7 +39,7 @@ def load_few(data: NDArray[np.uint8], i: int, n_bytes: int) -> np.uint64:
     return word
 
 
-@kernel
+@inlined
 def mix(h: np.uint64, word: np.uint64) -> np.uint64:
     """One round: a bijection of `h` for each `word`, and of `word` for each `h`; the two may be exchanged."""
     h = (h ^ word) * _K1
@@ -47,7 +47,7 @@ def mix(h: np.uint64, word: np.uint64) -> np.uint64:
     return h ^ (h >> np.uint64(29))
 
 
-@kernel
+@inlined
 def load8(data: NDArray[np.uint8], i: int) -> np.uint64:
     """Eight bytes, little-endian; LLVM makes one load of it."""
     # Indices that cannot be negative spare the test for it, without which the loads are merged.
@@ -55,7 +55,7 @@ def load8(data: NDArray[np.uint8], i: int) -> np.uint64:
     return _load4(data, at) | _load4(data, at + np.uint64(4)) << np.uint64(32)
 
 
-@kernel
+@inlined
 def _load4(data: NDArray[np.uint8], at: np.uint64) -> np.uint64:
     return (
         np.uint64(data[at])
@@ -65,7 +65,7 @@ def _load4(data: NDArray[np.uint8], at: np.uint64) -> np.uint64:
     )
 
 
-@kernel
+@inlined
 def store8(target: NDArray[np.uint8], i: int, word: np.uint64) -> None:
     """Eight bytes, little-endian."""
     at = np.uint64(i)
@@ -73,7 +73,7 @@ def store8(target: NDArray[np.uint8], i: int, word: np.uint64) -> None:
         target[at + np.uint64(j)] = np.uint8(word >> np.uint64(8 * j) & np.uint64(0xFF))
 
 
-@kernel
+@inlined
 def copy(data: NDArray[np.uint8], start: int, n_bytes: int, target: NDArray[np.uint8], at: int) -> None:
     """target[at:at + n_bytes] = data[start:start + n_bytes], quickly; up to seven bytes behind are
     overwritten too."""

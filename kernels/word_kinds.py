@@ -1,6 +1,6 @@
 """What the counting rules must know of a word without looking at its characters again: flags."""
 
-from .jit import kernel
+from .jit import inlined
 from .word_classes import ALNUM, ALPHA, PUNCT, SYMBOL, TERMINAL, word_class_reference
 
 ALPHABETIC = 1  # at least one code point is alphabetic
@@ -24,7 +24,7 @@ def kinds_reference(word: str) -> int:
     return kinds | (ENDS_SENTENCE if len(word) == 1 and entries[0] & TERMINAL else 0)
 
 
-@kernel
+@inlined
 def kinds_of(first: int, any_of: int, all_of: int, n_characters: int) -> int:
     """The flags of a word: of its first entry in the table, of all or-ed, all and-ed, and of its length."""
     kinds = ALPHABETIC if any_of & ALPHA else 0

@@ -14,20 +14,19 @@ A script without spaces: `whitespace` and `english` take a whole phrase for one 
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .english_rules import english_words_reference
 from .english_words import english_specials, special, tokenize_chunk
-from .jit import kernel
+from .jit import inlined, kernel
 from .uax29_words import uax29_words, uax29_words_reference
 from .unicode_tables import decode
 from .word_classes import ALNUM, BREAK_CLASS, NUMERIC, WHITE, word_classes
 from .word_kinds import ALNUM_FIRST, ALPHABETIC, kinds_of, kinds_reference
 
-T = TypeVar("T", bound=np.generic)
 Segmentation = Literal["whitespace", "uax29", "english"]
 
 _FULL_STOP, _COMMA, _SEMICOLON, _COLON, _QUESTION, _CLOSING, _LOWERCASE_A = map(ord, ".,;:?)a")
@@ -155,16 +154,19 @@ def _english(
     entries: NDArray[np.uint16],
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
-    longest: int,
+    ends: NDArray[np.bool_],
     starts: NDArray[np.int64],
     n_bytes: NDArray[np.int32],
     n_characters: NDArray[np.int32],
     kinds: NDArray[np.uint8],
     word_offsets: NDArray[np.int64],
 ) -> None:
-    room = 256
-    positions, cuts = np.empty(room + 1, np.int64), np.empty(room + 1, np.int64)
-    codes, classes = np.empty(room, np.int32), np.empty(room, np.uint16)
+    # One chunk can be a whole document; what is not touched costs nothing.
+    longest = 0
+    for d in range(len(offsets) - 1):
+        longest = max(longest, offsets[d + 1] - offsets[d])
+    positions, cuts = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
+    codes, classes = np.empty(longest, np.int32), np.empty(longest, np.uint16)
     n = 0
     for d in range(len(offsets) - 1):
         text = data[: offsets[d + 1]]
@@ -179,7 +181,7 @@ def _english(
             if i > start and (i == end or entries[mark] & WHITE):
                 # ASCII letters are one word unless special ("cannot"), and numbers unless a unit follows.
                 plain = n_digits == 0 or entries[text[i - 1]] & BREAK_CLASS == NUMERIC
-                if plain and special(text, start, letters, hashes, splits, longest) < 0:
+                if plain and special(text, start, letters, hashes, splits, ends) < 0:
                     starts[n], n_bytes[n], n_characters[n] = start, letters, letters
                     kinds[n] = ALNUM_FIRST | (ALPHABETIC if n_digits < letters else 0)
                     n += 1
@@ -187,8 +189,8 @@ def _english(
                     continue
             elif n_digits == 0 and _cuts_off(text, i, letters, mark) and _chunk_ends(text, i + 1, entries):
                 # ASCII letters and one mark are two words, unless special ("Mr.", "cannot,").
-                whole = special(text, start, letters + 1, hashes, splits, longest)
-                if whole < 0 and special(text, start, letters, hashes, splits, longest) < 0:
+                whole = special(text, start, letters + 1, hashes, splits, ends)
+                if whole < 0 and special(text, start, letters, hashes, splits, ends) < 0:
                     starts[n], n_bytes[n], n_characters[n] = start, letters, letters
                     kinds[n] = ALNUM_FIRST | ALPHABETIC
                     starts[n + 1], n_bytes[n + 1], n_characters[n + 1] = i, 1, 1
@@ -207,18 +209,12 @@ def _english(
                     found = entries[page[code >> 8] << 8 | (code & 0xFF)]
                 if found & WHITE:
                     break
-                if length == room:
-                    room *= 2
-                    codes, classes = _longer(codes, room), _longer(classes, room)
-                    positions, cuts = _longer(positions, room + 1), _longer(cuts, room + 1)
                 positions[length], codes[length], classes[length] = i, code, found
                 length += 1
                 i = following
             if length:
                 positions[length] = i
-                n_tokens = tokenize_chunk(
-                    text, positions, codes, classes, length, hashes, splits, longest, cuts
-                )
+                n_tokens = tokenize_chunk(text, positions, codes, classes, length, hashes, splits, ends, cuts)
                 cuts[n_tokens] = length
                 for k in range(n_tokens):
                     first, last = cuts[k], cuts[k + 1]
@@ -235,7 +231,7 @@ def _english(
         word_offsets[d + 1] = n
 
 
-@kernel
+@inlined
 def _cuts_off(text: NDArray[np.uint8], i: int, n_letters: int, mark: int) -> bool:
     """Whether the mark at byte i is a word of its own behind `n_letters` ASCII letters."""
     if mark == _FULL_STOP:
@@ -243,13 +239,6 @@ def _cuts_off(text: NDArray[np.uint8], i: int, n_letters: int, mark: int) -> boo
     return mark in (_COMMA, _SEMICOLON, _COLON, _QUESTION, _CLOSING)
 
 
-@kernel
+@inlined
 def _chunk_ends(text: NDArray[np.uint8], i: int, entries: NDArray[np.uint16]) -> bool:
     return i == len(text) or (text[i] < 0x80 and (entries[text[i]] & WHITE) != 0)
-
-
-@kernel
-def _longer(array: NDArray[T], length: int) -> NDArray[T]:
-    longer = np.empty(length, array.dtype)
-    longer[: len(array)] = array
-    return longer

@@ -57,3 +57,8 @@ def column_words(column: pa.ChunkedArray, segmentation: Segmentation) -> Words:
     if offsets[-1] - offsets[0] <= MAX_SHARED_BYTES:
         _last.passes[segmentation] = (data, offsets, found)
     return found
+
+
+def forget() -> None:
+    """Let this thread's last word passes go."""
+    _last.passes.clear()
