@@ -95,6 +95,7 @@ def main() -> None:
     if not arguments.corpus.is_dir():
         sys.exit(f"{arguments.corpus} is not there; give a folder of one folder a domain with --corpus")
     texts = english_texts(arguments.corpus)
+    texts = texts[::8] if arguments.quick else texts
     n_peer = arguments.peer_docs or (N_QUICK if arguments.quick else len(texts))
     sample = [texts[i] for i in np.linspace(0, len(texts) - 1, min(n_peer, len(texts))).astype(int)]
     console = Console(width=118)
