@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import inlined, kernel
 from .pieces import strip
 from .short_hash import copy
 from .unicode_tables import DECIMAL, LINE_BREAK, decode, entry, unicode_tables
@@ -181,7 +181,7 @@ def _c4_lines(
                 i += code == _CR and i < end and text[i] == _LF
             counts[d, 0] += 1
             start, stop = strip(text, line, stop, word_page, entries)
-            n_words, longest, has_bracket = _measure(text, start, stop, word_page, entries)
+            n_words, longest, has_bracket = _measure(text, start, stop, max_word_length, word_page, entries)
             if max_word_length and longest > max_word_length:
                 counts[d, 1] += 1
                 continue
@@ -223,15 +223,29 @@ def _c4_lines(
 
 @kernel
 def _measure(
-    text: NDArray[np.uint8], start: int, end: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
+    text: NDArray[np.uint8],
+    start: int,
+    end: int,
+    max_word_length: int,
+    page: NDArray[np.uint16],
+    entries: NDArray[np.uint16],
 ) -> tuple[int, int, bool]:
-    """The words of a line, the code points of the longest, and whether it holds a bracket."""
-    n_words, longest, length, has_bracket = 0, 0, 0, False
+    """The words of a line, the code points of the longest (0: not too many), and whether it has brackets."""
+    n_words, longest, length, has_bracket, high = 0, 0, 0, False, np.uint8(0)
+    white = True
+    for k in range(start, end):
+        is_white = (entries[text[k]] & WHITE) != 0
+        n_words += white and not is_white
+        white = is_white
+        has_bracket |= text[k] == _OPEN
+        high |= text[k]
+    if high < 0x80 and end - start <= max_word_length:
+        return n_words, 0, has_bracket
+    n_words = 0
     i = start
     while i < end:
         if text[i] < 0x80:
             found, i = entries[text[i]], i + 1
-            has_bracket = has_bracket or text[i - 1] == _OPEN
         else:
             code, i = decode(text, i)
             found = entries[page[code >> 8] << 8 | (code & 0xFF)]
@@ -291,7 +305,7 @@ def _citation(text: NDArray[np.uint8], start: int, page: NDArray[np.uint16], fla
     return 0
 
 
-@kernel
+@inlined
 def _ends(line: NDArray[np.uint8]) -> bool:
     n = len(line)
     if n == 0 or (n >= 3 and line[n - 1] == _DOT and line[n - 2] == _DOT and line[n - 3] == _DOT):
@@ -299,7 +313,7 @@ def _ends(line: NDArray[np.uint8]) -> bool:
     return line[n - 1] in _ENDINGS
 
 
-@kernel
+@inlined
 def _has(line: NDArray[np.uint8], byte: int) -> bool:
     found = False
     for i in range(len(line)):
@@ -314,7 +328,10 @@ def _phrases(line: NDArray[np.uint8], anchors: NDArray[np.bool_]) -> int:
     for i in range(len(line)):
         if not anchors[line[i]]:
             continue
+        letter = line[i] | 0x20
         for p in range(len(_ANCHORS)):
+            if _PHRASE_BYTES[_PHRASE_OFFSETS[p] + _ANCHORS[p]] != letter:
+                continue
             first, n_bytes = i - _ANCHORS[p], _PHRASE_OFFSETS[p + 1] - _PHRASE_OFFSETS[p]
             same = first >= 0 and first + n_bytes <= len(line)
             j = 0

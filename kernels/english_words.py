@@ -40,7 +40,7 @@ class Specials(NamedTuple):
     n_slots or
         behind it; 0 is empty.
     splits: int64, (n_slots,), characters of the first token | of the second << 8 | number of tokens << 16.
-    ends: bool, (4096,), which first and last bytes special cases have (six bits of each): few others pass.
+    ends: bool, (32768,), the first bytes, last bytes and lengths (five bits of each) that special cases have.
     """
 
     hashes: NDArray[np.uint64]
@@ -56,7 +56,7 @@ def english_specials() -> Specials:
         second = len(tokens[1]) if len(tokens) > 1 else 0
         entries.append((text, False, len(tokens[0]) | second << 8 | len(tokens) << 16))
     hashes, splits = np.zeros(_N_SLOTS, np.uint64), np.zeros(_N_SLOTS, np.int64)
-    ends = np.zeros(4096, np.bool_)
+    ends = np.zeros(1 << 15, np.bool_)
     for text, is_unit, split in entries:
         encoded = np.frombuffer(text.encode(), np.uint8)
         h = np.uint64(short_hash(encoded, 0, len(encoded)))
@@ -65,7 +65,7 @@ def english_specials() -> Specials:
         while hashes[slot] not in (0, h):
             slot = (slot + 1) % _N_SLOTS
         hashes[slot], splits[slot] = h, split
-        ends[(int(encoded[0]) & 63) << 6 | int(encoded[-1]) & 63] |= not is_unit
+        ends[_ends(encoded[0], encoded[-1], len(encoded))] |= not is_unit
     assert max(len(text.encode()) for text, _, _ in entries) <= _LONGEST
     return Specials(hashes, splits, ends)
 
@@ -82,9 +82,14 @@ def special(
     """The split of data[start:start + n_bytes] if it is a special case, else -1."""
     if n_bytes == 0 or n_bytes > _LONGEST:
         return -1
-    if not ends[(data[start] & 63) << 6 | (data[start + n_bytes - 1] & 63)]:
+    if not ends[_ends(data[start], data[start + n_bytes - 1], n_bytes)]:
         return -1
     return _find(short_hash(data, start, n_bytes), hashes, splits)
+
+
+@kernel
+def _ends(first: int, last: int, n_bytes: int) -> int:
+    return (np.int64(first) & 31) << 10 | (np.int64(last) & 31) << 5 | (n_bytes & 31)
 
 
 @inlined

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .grouping import group
-from .jit import kernel
+from .jit import inlined, kernel
 from .short_hash import short_hash
 from .unicode_tables import decode
 from .word_classes import TERMINAL, TERMINAL_PUNCTUATION, WHITE, word_classes
@@ -108,9 +108,18 @@ def _pieces(
     short_characters: int,
 ) -> NDArray[np.int64]:
     counts = np.zeros((len(offsets) - 1, 8), np.int64)
-    room = 64
+    room = 1
+    for d in range(len(counts)):
+        n_newlines = 0
+        for i in range(offsets[d], offsets[d + 1]):
+            n_newlines += data[i] == _LF
+        room = max(room, n_newlines + 1)
     keys, characters = np.empty(room, np.uint64), np.empty(room, np.int64)
-    first, count, table = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(4 * room, np.int32)
+    first, count, table = (
+        np.empty(room, np.int32),
+        np.empty(room, np.int32),
+        np.empty(4 * room + 16, np.int32),
+    )
     for d in range(len(counts)):
         low, high = offsets[d], offsets[d + 1]
         if strip_text:
@@ -123,14 +132,6 @@ def _pieces(
             if strip_pieces:
                 a, b = strip(data, a, b, page, entries)
             if not skip_blank or not is_blank(data, a, b, page, entries):
-                if n == room:
-                    room *= 2
-                    keys, characters = np.append(keys, keys), np.append(characters, characters)
-                    first, count, table = (
-                        np.append(first, first),
-                        np.append(count, count),
-                        np.append(table, table),
-                    )
                 keys[n] = short_hash(data, a, b - a)
                 length, last = _length_and_last(data, a, b)
                 characters[n] = length
@@ -166,6 +167,11 @@ def _next_cut(data: NDArray[np.uint8], i: int, end: int, n_breaks: int) -> int:
 @kernel
 def _length_and_last(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, int]:
     """The number of code points of a piece, and the last one, or -1."""
+    high = np.uint8(0)
+    for k in range(start, end):
+        high |= data[k]
+    if high < 0x80:
+        return end - start, int(data[end - 1]) if end > start else -1
     text, n, last, i = data[:end], 0, -1, start
     while i < end:
         if text[i] < 0x80:
@@ -181,15 +187,28 @@ def is_blank(
     data: NDArray[np.uint8], start: int, end: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
 ) -> bool:
     """Whether data[start:end] holds nothing but white space."""
-    return strip(data, start, end, page, entries)[0] == end
+    start, end = strip(data, start, end, page, entries)
+    return start == end
 
 
-@kernel
+@inlined
 def strip(
     data: NDArray[np.uint8], start: int, end: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
 ) -> tuple[int, int]:
-    """data[start:end] without the white space at both ends, as ``str.strip`` finds it; (end, end) for
-    blank."""
+    """data[start:end] without the white space at both ends, as ``str.strip`` has it; equal if blank."""
+    while start < end and data[start] < 0x80 and entries[data[start]] & WHITE:
+        start += 1
+    while end > start and data[end - 1] < 0x80 and entries[data[end - 1]] & WHITE:
+        end -= 1
+    if start < end and (data[start] >= 0x80 or data[end - 1] >= 0x80):
+        start, end = _strip_any(data, start, end, page, entries)
+    return start, end
+
+
+@kernel
+def _strip_any(
+    data: NDArray[np.uint8], start: int, end: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
+) -> tuple[int, int]:
     text = data[:end]
     while start < end:
         code, following = decode(text, start)

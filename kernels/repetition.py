@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .grouping import group, n_slots_for
-from .jit import kernel
+from .jit import inlined, kernel
 from .short_hash import copy, load8, mix, short_hash
 from .words import Words
 
@@ -148,6 +148,7 @@ def _ngram_repetition(
     places = np.empty(longest, np.int32)
     characters, positions = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
     joined = np.empty(joined_room, np.uint8)
+    once, twice = np.empty(longest + 16, np.uint64), np.empty(longest + 16, np.uint64)
     for d in range(n_docs):
         begin, n_words = offsets[d], offsets[d + 1] - offsets[d]
         characters[0], positions[0] = 0, 0
@@ -164,6 +165,7 @@ def _ngram_repetition(
         # Level by level: an n-gram can be repeated only where both (n-1)-grams in it are.
         for n in range(2, 5 if later else 11):
             n_places = _lengthen(keys, places, n_places, hashes, n_words, n)
+            n_places = _sieve(keys, places, n_places, once, twice)
             group(keys, n_places, table, first, count)
             if n > 4:
                 found[d, n - 2] = _covered(characters, places, n_places, first, count, n)
@@ -178,7 +180,7 @@ def _ngram_repetition(
                 if n < 8:
                     for length in range(*_PREFIX_BYTES[n - 5]):
                         n_places = _candidates(
-                            joined, positions, n_words, n, length, keys, table, first, count, places, n_places
+                            joined, positions, n_words, n, length, keys, once, twice, places, n_places
                         )
                 found[d, n - 2] = _walk(
                     joined, positions, characters, places, n_places, n, n_words, keys, table
@@ -202,6 +204,50 @@ def _lengthen(
         if i + n <= n_words and (n == 2 or (k + 1 < n_places and places[k + 1] == i + 1)):
             keys[kept], places[kept] = mix(keys[k], hashes[i + n - 1]), i
             kept += 1
+    return kept
+
+
+@kernel
+def _note(
+    keys: NDArray[np.uint64], n_keys: int, once: NDArray[np.uint64], twice: NDArray[np.uint64]
+) -> np.uint64:
+    """Set a bit of `twice` for each key that comes more than once; the mask that makes a bit's number of one.
+
+    Sixteen bits or more for each key: few different ones share a bit. Unlike a table, it needs no branch.
+    """
+    n_bits = 64
+    while n_bits < 16 * n_keys:
+        n_bits *= 2
+    once[: n_bits // 64] = 0
+    twice[: n_bits // 64] = 0
+    mask = np.uint64(n_bits - 1)
+    for k in range(n_keys):
+        word, bit = (keys[k] & mask) >> np.uint64(6), np.uint64(1) << (keys[k] & np.uint64(63))
+        twice[word] |= once[word] & bit
+        once[word] |= bit
+    return mask
+
+
+@inlined
+def _is_noted(twice: NDArray[np.uint64], number: np.uint64) -> bool:
+    return bool(twice[number >> np.uint64(6)] >> (number & np.uint64(63)) & np.uint64(1))
+
+
+@kernel
+def _sieve(
+    keys: NDArray[np.uint64],
+    places: NDArray[np.int32],
+    n_places: int,
+    once: NDArray[np.uint64],
+    twice: NDArray[np.uint64],
+) -> int:
+    """Keep the keys that may come more than once."""
+    mask = _note(keys, n_places, once, twice)
+    kept = 0
+    for k in range(n_places):
+        key, place = keys[k], places[k]
+        keys[kept], places[kept] = key, place
+        kept += _is_noted(twice, key & mask)
     return kept
 
 
@@ -267,15 +313,15 @@ def _candidates(
     n: int,
     n_bytes: int,
     keys: NDArray[np.uint64],
-    table: NDArray[np.int32],
-    first: NDArray[np.int32],
-    count: NDArray[np.int32],
+    once: NDArray[np.uint64],
+    twice: NDArray[np.uint64],
     places: NDArray[np.int32],
     n_places: int,
 ) -> int:
     """Of `places`, those where an n-gram may be repeated: its first bytes are, or it has fewer of them.
 
     A walk looks at the joined characters, not at where words end, so levels of n-grams would not do here.
+    Bits stand for beginnings: two that share one by chance only keep a place too many.
     """
     n_keys = 0
     while n_keys < n_places and positions[places[n_keys]] + n_bytes <= positions[n_words]:
@@ -285,13 +331,12 @@ def _candidates(
             key = mix(key, load8(joined, at + k))
         keys[n_keys] = mix(key, load8(joined, at + n_bytes - 8))
         n_keys += 1
-    group(keys, n_keys, table, first, count)
+    mask = _note(keys, n_keys, once, twice)
     kept = 0
     for k in range(n_places):
         i = places[k]
-        if i + n <= n_words and (
-            k >= n_keys or count[first[k]] > 1 or positions[i + n] - positions[i] < n_bytes
-        ):
+        repeated = k >= n_keys or _is_noted(twice, keys[k] & mask)
+        if i + n <= n_words and (repeated or positions[i + n] - positions[i] < n_bytes):
             places[kept] = i
             kept += 1
     return kept
