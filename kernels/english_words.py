@@ -89,7 +89,7 @@ def special(
 
 @kernel
 def _ends(first: int, last: int, n_bytes: int) -> int:
-    return (np.int64(first) & 31) << 10 | (np.int64(last) & 31) << 5 | (n_bytes & 31)
+    return (int(first) & 31) << 10 | (int(last) & 31) << 5 | (n_bytes & 31)
 
 
 @inlined
