@@ -27,6 +27,14 @@ def kernel(function: F) -> F:
     return cast(F, numba.njit(nogil=True, cache=has_file)(function))
 
 
+def inlined(function: F) -> F:
+    """`function` as part of each kernel that calls it: for small steps of inner loops.
+
+    numba counts a reference to each array at every call of another kernel, with an atomic instruction each.
+    """
+    return cast(F, numba.njit(nogil=True, inline="always")(function))
+
+
 class InBackground:
     """Loads kernels on a thread: numba takes about a second for its first one in a process, cached or not.
 

@@ -1,197 +1,285 @@
-"""What the Gopher quality rules count in a document, in one pass over its bytes.
+"""What the Gopher quality rules count in a document: symbols, lines, and kinds of words.
 
-Word profile ``paper``: words are what ``str.split()`` gives. Lines are what ``str.splitlines()`` gives, blank
-ones included.
+Two ways to cut lines and find ellipses are in use:
+
+`universal`
+    Lines are what ``str.splitlines`` gives, blank ones included, and an ellipsis is "..." or U+2026
+    (datatrove).
+`stripped`
+    Lines end at a newline, blank ones are left out, and ". . ." is an ellipsis too (DCLM).
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .hashing import hash_ranges, xxh64
 from .jit import kernel
-from .unicode_tables import (
-    ALPHABETIC,
-    LINE_BREAK,
-    PUNCTUATION,
-    SPACE,
-    UnicodeTables,
-    decode,
-    entry,
-    unicode_tables,
-)
+from .pieces import strip
+from .short_hash import short_hash
+from .unicode_tables import LINE_BREAK, decode, entry, unicode_tables
+from .word_classes import word_classes
+from .word_kinds import ALNUM_FIRST, ALPHABETIC, SYMBOLIC
+from .words import Words
+
+Lines = Literal["universal", "stripped"]
 
 MAX_STOP_WORDS = 64
-_HASH, _DOT, _LF, _CR, _ELLIPSIS = ord("#"), ord("."), ord("\n"), ord("\r"), 0x2026
-_SEED = np.uint64(0)
+_HASH, _DOT, _LF, _CR, _BLANK = map(ord, "#.\n\r ")
+_ELLIPSIS = 0x2026
 
 
-class TextStatistics(NamedTuple):
+class LineStatistics(NamedTuple):
     """Counts of each document, all int64, (n_docs,)."""
 
     n_characters: NDArray[np.int64]
     """Code points."""
-    n_words: NDArray[np.int64]
-    n_word_characters: NDArray[np.int64]
-    """Code points outside white space: the sum of the words' lengths."""
-    n_alpha_words: NDArray[np.int64]
-    """Words with at least one alphabetic code point."""
-    n_stop_words: NDArray[np.int64]
-    """Different stop words among the words."""
     n_hashes: NDArray[np.int64]
     n_ellipses: NDArray[np.int64]
-    """Non-overlapping "..." plus U+2026."""
+    """Non-overlapping ellipses of each kind."""
     n_lines: NDArray[np.int64]
     n_bullet_lines: NDArray[np.int64]
     """Lines whose first character outside white space is a bullet."""
     n_ellipsis_lines: NDArray[np.int64]
-    """Lines that end in "..." or U+2026, white space aside."""
+    """Lines that end in an ellipsis, white space aside."""
 
 
-def text_statistics(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], stop_words: Sequence[str], bullets: Sequence[str]
-) -> TextStatistics:
-    """The counts of each document.
+class WordStatistics(NamedTuple):
+    """Counts of each document, all int64, (n_docs,)."""
+
+    n_words: NDArray[np.int64]
+    n_characters: NDArray[np.int64]
+    """Code points of all words."""
+    n_alphabetic: NDArray[np.int64]
+    """Words with at least one alphabetic code point."""
+    n_symbolic: NDArray[np.int64]
+    """Words of punctuation and control characters alone."""
+    n_symbolic_characters: NDArray[np.int64]
+    n_alnum_first: NDArray[np.int64]
+    """Words that begin with a letter or a number."""
+    n_stop_words: NDArray[np.int64]
+
+
+def line_statistics(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], bullets: Sequence[str], lines: Lines
+) -> LineStatistics:
+    """The counts of each document's symbols and lines.
 
     Args:
         data: uint8, (n_bytes,), UTF-8; a byte that is not is read as U+FFFD.
         offsets: int64, (n_docs + 1,), document d is data[offsets[d]:offsets[d + 1]].
-        stop_words: at most 64 different words, compared as they are written.
         bullets: single characters that open a bullet line.
     Raises:
-        ValueError: more than 64 stop words, or a bullet that is not one character.
+        ValueError: a bullet is not one character.
+    """
+    if wrong := [bullet for bullet in bullets if len(bullet) != 1]:
+        raise ValueError(f"bullet {wrong[0]!r} has {len(wrong[0])} characters, a bullet is one character")
+    codes = np.array([ord(bullet) for bullet in bullets], np.int64)
+    tables = unicode_tables()
+    look = np.array([bool(tables.flags[b] & LINE_BREAK) or chr(b) in "#." or b >= 0x80 for b in range(256)])
+    counts = _line_statistics(
+        data, offsets, tables.page, tables.flags, *word_classes(), look, codes, lines == "universal"
+    )
+    return LineStatistics(*counts.T)
+
+
+def line_statistics_reference(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], bullets: Sequence[str], lines: Lines
+) -> LineStatistics:
+    """`line_statistics` with Python's string methods."""
+    ellipses = ("...", "\u2026") if lines == "universal" else ("...", "\u2026", ". . .")
+    rows = []
+    for start, end in pairwise(offsets):
+        text = data[start:end].tobytes().decode("utf-8", "replace")
+        found = text.splitlines() if lines == "universal" else list(filter(str.strip, text.split("\n")))
+        rows.append(
+            (
+                len(text),
+                text.count("#"),
+                sum(map(text.count, ellipses)),
+                len(found),
+                sum(line.lstrip().startswith(tuple(bullets)) for line in found),
+                sum(line.rstrip().endswith(ellipses) for line in found),
+            )
+        )
+    return LineStatistics(*np.array(rows, np.int64).reshape(-1, len(LineStatistics._fields)).T)
+
+
+def word_statistics(
+    data: NDArray[np.uint8], words: Words, stop_words: Sequence[str], fold_and_repeat: bool = False
+) -> WordStatistics:
+    """The counts of each document's words.
+
+    Args: data: uint8, (n_bytes,), UTF-8. words: the words of its documents. stop_words: at most 64 different
+        words. Each counts once for a document, compared as it is written. fold_and_repeat: compare stop words
+        with the lowercase (of ASCII) of each word, and count every occurrence.
+    Raises:
+        ValueError: more than 64 stop words.
     """
     if len(stop_words) > MAX_STOP_WORDS:
         raise ValueError(
             f"found {len(stop_words)} stop words, at most {MAX_STOP_WORDS} are allowed: shorten the list"
         )
-    if wrong := [bullet for bullet in bullets if len(bullet) != 1]:
-        raise ValueError(f"bullet {wrong[0]!r} has {len(wrong[0])} characters, a bullet is one character")
-    encoded = [word.encode() for word in stop_words]
-    stop_offsets = np.cumsum([0, *map(len, encoded)])
-    stop_hashes = hash_ranges(np.frombuffer(b"".join(encoded), np.uint8), stop_offsets)
+    encoded = [np.frombuffer(word.encode(), np.uint8) for word in stop_words]
+    hashes = np.unique(np.array([short_hash(word, 0, len(word)) for word in encoded], np.uint64))
     longest = max(map(len, encoded), default=0)
-    codes = np.array([ord(bullet) for bullet in bullets], np.int64)
-    counts = _count(data, offsets, unicode_tables(), np.unique(stop_hashes), longest, codes)
-    return TextStatistics(*counts.T)
+    counts = _word_statistics(data, *words, hashes, longest, fold_and_repeat)
+    return WordStatistics(*counts.T)
 
 
-def text_statistics_reference(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], stop_words: Sequence[str], bullets: Sequence[str]
-) -> TextStatistics:
-    """`text_statistics` with Python's string methods."""
-    counts = []
-    for start, end in pairwise(offsets):
-        text = data[start:end].tobytes().decode("utf-8", "replace")
-        words, lines = text.split(), text.splitlines()
-        counts.append(
+def word_statistics_reference(
+    data: NDArray[np.uint8], words: Words, stop_words: Sequence[str], fold_and_repeat: bool = False
+) -> WordStatistics:
+    """`word_statistics` in plain Python."""
+    rows = []
+    for first, last in pairwise(words.offsets):
+        document = slice(first, last)
+        kinds, lengths = words.kinds[document], words.n_characters[document]
+        spans = zip(words.starts[document], words.n_bytes[document], strict=True)
+        texts = [bytes(data[start : start + n_bytes]) for start, n_bytes in spans]
+        known = {word.encode() for word in stop_words}
+        found = len(known & set(texts))
+        if fold_and_repeat:
+            found = sum(text.lower() in known for text in texts)  # bytes.lower folds ASCII alone
+        symbolic = kinds & SYMBOLIC != 0
+        rows.append(
             (
-                len(text),
-                len(words),
-                sum(map(len, words)),
-                sum(any(map(str.isalpha, word)) for word in words),
-                len(set(words) & set(stop_words)),
-                text.count("#"),
-                text.count("...") + text.count("\u2026"),
-                len(lines),
-                sum(line.lstrip().startswith(tuple(bullets)) for line in lines),
-                sum(line.rstrip().endswith(("...", "\u2026")) for line in lines),
+                len(kinds),
+                lengths.sum(),
+                np.count_nonzero(kinds & ALPHABETIC),
+                np.count_nonzero(symbolic),
+                lengths[symbolic].sum(),
+                np.count_nonzero(kinds & ALNUM_FIRST),
+                found,
             )
         )
-    return TextStatistics(*np.array(counts, np.int64).reshape(-1, len(TextStatistics._fields)).T)
+    return WordStatistics(*np.array(rows, np.int64).reshape(-1, len(WordStatistics._fields)).T)
 
 
 @kernel
-def _count(
+def _line_statistics(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
-    tables: UnicodeTables,
-    stop_hashes: NDArray[np.uint64],
-    longest_stop_word: int,
+    page: NDArray[np.uint16],
+    flags: NDArray[np.uint8],
+    word_page: NDArray[np.uint16],
+    entries: NDArray[np.uint16],
+    look: NDArray[np.bool_],
     bullets: NDArray[np.int64],
+    universal: bool,
 ) -> NDArray[np.int64]:
-    counts = np.empty((len(offsets) - 1, 10), np.int64)
+    counts = np.zeros((len(offsets) - 1, 6), np.int64)
     for d in range(len(counts)):
-        text = data[offsets[d] : offsets[d + 1]]
-        counts[d] = _count_document(text, tables.page, tables.flags, stop_hashes, longest_stop_word, bullets)
+        begin, end = offsets[d], offsets[d + 1]
+        text = data[:end]
+        i, line, n_extra, dots, free = begin, begin, 0, 0, begin  # free: behind the last ". . ."
+        while i < end:
+            while i < end and not look[text[i]]:
+                dots = 0
+                i += 1
+            if i == end:
+                break
+            code, following = int(text[i]), i + 1
+            if code >= 0x80:
+                code, following = decode(text, i)
+                n_extra += following - i - 1
+            dots = dots + 1 if code == _DOT else 0
+            counts[d, 1] += code == _HASH
+            counts[d, 2] += code == _ELLIPSIS or (code == _DOT and dots % 3 == 0)
+            if code == _DOT and not universal and i >= free and _is_spaced(text, i):
+                counts[d, 2] += 1
+                free = i + 5
+            is_break = code == _LF or (universal and flags[entry(page, code)] & LINE_BREAK != 0)
+            if is_break:
+                if not (universal and code == _LF and i > begin and text[i - 1] == _CR):
+                    _count_line(text, line, i, word_page, entries, bullets, universal, counts[d])
+                line = following
+            i = following
+        if line < end:
+            _count_line(text, line, end, word_page, entries, bullets, universal, counts[d])
+        counts[d, 0] = end - begin - n_extra
     return counts
 
 
 @kernel
-def _count_document(
+def _count_line(
     text: NDArray[np.uint8],
+    start: int,
+    end: int,
     page: NDArray[np.uint16],
-    class_of: NDArray[np.uint8],
-    stop_hashes: NDArray[np.uint64],
-    longest_stop_word: int,
+    entries: NDArray[np.uint16],
     bullets: NDArray[np.int64],
-) -> tuple[int, int, int, int, int, int, int, int, int, int]:
-    n_continuations, n_spaces, n_words, n_alpha_words, stop_words = 0, 0, 0, 0, np.uint64(0)
-    n_hashes, n_ellipses, n_lines, n_bullet_lines, n_ellipsis_lines = 0, 0, 0, 0, 0
-    line_start, line_is_blank = 0, True
-    dots = 0  # that end the line so far, white space aside; U+2026 counts for three
-    i = 0
-    while i < len(text):
-        # One round: a word, which may be empty, and the space that ends it.
-        word_start, word_flags, code, following, flags, run = i, 0, 0, i, 0, 0
-        while i < len(text):
-            if text[i] < 0x80:
-                code, following, flags = text[i], i + 1, class_of[text[i]]
-            else:
-                code, following = decode(text, i)
-                flags = class_of[entry(page, code)]
-                n_continuations += following - i - 1
-            if flags & SPACE:
-                break
-            i = following
-            word_flags |= flags
-            if line_is_blank:
-                line_is_blank = False
-                n_bullet_lines += _contains(bullets, code)
-            if flags & PUNCTUATION:
-                run = run + 1 if code == _DOT else 0
-                dots = 3 if code == _ELLIPSIS else run
-                n_ellipses += code == _ELLIPSIS or (code == _DOT and run % 3 == 0)
-                n_hashes += code == _HASH
-            else:
-                run = dots = 0
-                while i < len(text) and text[i] < 0x80 and not class_of[text[i]] & (SPACE | PUNCTUATION):
-                    word_flags |= class_of[text[i]]
-                    i += 1
-        if i > word_start:
-            n_words += 1
-            n_alpha_words += (word_flags & ALPHABETIC) != 0
-            if i - word_start <= longest_stop_word:
-                stop_words |= _stop_word(stop_hashes, xxh64(text[word_start:i], _SEED))
-        if i < len(text):
-            n_spaces += 1
-            if flags & LINE_BREAK:
-                if code != _LF or i == 0 or text[i - 1] != _CR:
-                    n_lines += 1
-                    n_ellipsis_lines += dots >= 3
-                line_start, line_is_blank, dots = following, True, 0
-            i = following
-    if line_start < len(text):
-        n_lines += 1
-        n_ellipsis_lines += dots >= 3
-    n_characters = len(text) - n_continuations
-    n_word_characters = n_characters - n_spaces
-    n_stop_words = _n_ones(stop_words)
-    return (
-        n_characters, n_words, n_word_characters, n_alpha_words, n_stop_words,
-        n_hashes, n_ellipses, n_lines, n_bullet_lines, n_ellipsis_lines,
-    )  # fmt: skip
+    universal: bool,
+    counts: NDArray[np.int64],
+) -> None:
+    start, end = strip(text, start, end, page, entries)
+    if start == end:
+        counts[3] += universal
+        return
+    counts[3] += 1
+    code, _ = decode(text, start)
+    for bullet in bullets:
+        if code == bullet:
+            counts[4] += 1
+            break
+    n = end - start
+    three_dots = n >= 3 and text[end - 1] == _DOT and text[end - 2] == _DOT and text[end - 3] == _DOT
+    one_mark = n >= 3 and decode(text[:end], end - 3)[0] == _ELLIPSIS
+    spaced = not universal and n >= 5 and _is_spaced(text[:end], end - 5)
+    counts[5] += three_dots or one_mark or spaced
 
 
 @kernel
-def _contains(codes: NDArray[np.int64], code: int) -> bool:
-    for candidate in codes:  # noqa: SIM110, numba compiles no any()
-        if candidate == code:
-            return True
-    return False
+def _is_spaced(text: NDArray[np.uint8], i: int) -> bool:
+    """Whether ". . ." stands at byte i."""
+    return (
+        i + 5 <= len(text)
+        and text[i] == _DOT
+        and text[i + 1] == _BLANK
+        and text[i + 2] == _DOT
+        and text[i + 3] == _BLANK
+        and text[i + 4] == _DOT
+    )
+
+
+@kernel
+def _word_statistics(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    n_bytes: NDArray[np.int32],
+    n_characters: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    stop_hashes: NDArray[np.uint64],
+    longest: int,
+    fold_and_repeat: bool,
+) -> NDArray[np.int64]:
+    counts = np.zeros((len(offsets) - 1, 7), np.int64)
+    folded = np.empty(max(longest, 1), np.uint8)
+    for d in range(len(counts)):
+        total, alphabetic, symbolic, symbolic_characters, alnum_first, n_stop = 0, 0, 0, 0, 0, 0
+        met = np.uint64(0)
+        for k in range(offsets[d], offsets[d + 1]):
+            total += n_characters[k]
+            alphabetic += kinds[k] & ALPHABETIC != 0
+            alnum_first += kinds[k] & ALNUM_FIRST != 0
+            if kinds[k] & SYMBOLIC:
+                symbolic += 1
+                symbolic_characters += n_characters[k]
+            if n_bytes[k] <= longest:
+                if fold_and_repeat:
+                    for j in range(n_bytes[k]):
+                        byte = data[starts[k] + j]
+                        folded[j] = byte + 32 if 0x41 <= byte <= 0x5A else byte
+                    n_stop += _stop_word(stop_hashes, short_hash(folded, 0, n_bytes[k])) != 0
+                else:
+                    met |= _stop_word(stop_hashes, short_hash(data, starts[k], n_bytes[k]))
+        counts[d, 0], counts[d, 1] = offsets[d + 1] - offsets[d], total
+        counts[d, 2], counts[d, 3], counts[d, 4] = alphabetic, symbolic, symbolic_characters
+        counts[d, 5], counts[d, 6] = alnum_first, n_stop if fold_and_repeat else _n_ones(met)
+    return counts
 
 
 @kernel
@@ -210,3 +298,35 @@ def _n_ones(bits: np.uint64) -> int:
         bits &= bits - np.uint64(1)
         n += 1
     return n
+
+
+def n_characters(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64, (n_docs,): the code points of each document, which must be UTF-8 (other bytes count as they
+    come).
+
+    >>> n_characters(np.frombuffer("aé".encode(), np.uint8), np.array([0, 1, 3])).tolist()
+    [1, 1]
+    """
+    return newlines(data, offsets).sum(axis=0)  # type: ignore[no-any-return]
+
+
+def newlines(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64, (2, n_docs): the newlines of each document, and its other code points (of UTF-8, as above).
+
+    >>> newlines(np.frombuffer("a\\né".encode(), np.uint8), np.array([0, 4])).tolist()
+    [[1], [2]]
+    """
+    return _newlines(data, offsets)
+
+
+@kernel
+def _newlines(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    counts = np.zeros((2, len(offsets) - 1), np.int64)
+    for d in range(len(offsets) - 1):
+        text = data[offsets[d] : offsets[d + 1]]
+        n_newlines, n_starts = 0, 0
+        for i in range(len(text)):
+            n_newlines += text[i] == _LF
+            n_starts += text[i] & 0xC0 != 0x80
+        counts[0, d], counts[1, d] = n_newlines, n_starts - n_newlines
+    return counts

@@ -2,33 +2,45 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import Field
 
-from ..kernels.text_statistics import MAX_STOP_WORDS, text_statistics
+from ..kernels.text_statistics import MAX_STOP_WORDS, Lines, line_statistics, word_statistics
 from .base import Filter, Rule, Scores
-from .text_column import text_buffers
+from .text_column import ratio, text_buffers
+from .word_pass import SEGMENTATION, Profile, column_words
 
 BULLETS = ("\u2022", "-")
+DCLM_BULLETS = ("\u25cf", "\u2022", "*", "-")
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
 
 class GopherQuality(Filter):
     """Drop documents whose length, words, symbols or lines are unlike those of prose.
 
-    Words are white-space tokens, as in the paper; lines are those of ``str.splitlines``, blank ones included.
-    Stop words count once each, as they are written. They are English: for other languages set `stop_words`,
-    or `min_stop_words: 0`. Other implementations cut words otherwise and decide otherwise with the same
-    thresholds: where punctuation marks count as words (datatrove), far more documents fall below
-    `min_fraction_alpha_words`.
+    What a word is decides more than the thresholds do, so it has a name, `profile`:
+
+    - `paper`: tokens between white space, as the paper has them.
+    - `datatrove`: tokens of spaCy's English tokenizer. Punctuation marks are words where others are counted
+      per word,
+      but neither in the number of words nor in their mean length; far more documents fall below
+      `min_fraction_alpha_words`.
+    - `dclm`: tokens between white space; `n_words` leaves out those that begin with neither letter nor
+      number. Stop words count in any case and every time; lines are not blank; "*" and U+25CF are bullets and
+      ". . ." is an ellipsis.
+    - `uax29`: words of UAX #29, each letter of a script without spaces one, no punctuation.
+
+    Except for `dclm`, lines are those of ``str.splitlines``, blank ones included, and stop words count once
+    each, as they are written. They are English: for other languages set `stop_words`, or `min_stop_words: 0`.
 
     Source: Rae et al. 2021, "Scaling Language Models: Methods, Analysis & Insights from Training Gopher",
-    section A1.1; names of the reasons and the two bullets are datatrove's. Cost: one pass over the text.
+    section A1.1; the names of the reasons and the two bullets are datatrove's; `dclm` is Li et al. 2024,
+    "DataComp-LM", its code.
+    Cost: one pass over the text, and one to find words, which the filters of a stage share.
     """
 
     name = "gopher_quality"
+    version = 2
     writes = tuple(
         f"gopher_quality.{score}"
         for score in (
@@ -43,6 +55,7 @@ class GopherQuality(Filter):
         )
     )
 
+    profile: Profile = Field("paper", description="what a word is, and which words a rule counts")
     min_words: int = Field(50, ge=0, description="fewest words of a document")
     max_words: int = Field(100_000, ge=1, description="most words of a document")
     min_mean_word_length: float = Field(3, ge=0, description="shortest mean word, in characters")
@@ -67,16 +80,27 @@ class GopherQuality(Filter):
 
     def scores(self, table: pa.Table) -> Scores:
         """The columns of `writes`; a ratio over nothing is null."""
-        count = text_statistics(*text_buffers(table["text"]), self.stop_words, BULLETS)
+        data, offsets = text_buffers(table["text"])
+        is_dclm = self.profile == "dclm"
+        kind: Lines = "stripped" if is_dclm else "universal"
+        line = line_statistics(data, offsets, DCLM_BULLETS if is_dclm else BULLETS, kind)
+        words = column_words(table["text"], SEGMENTATION[self.profile])
+        word = word_statistics(data, words, self.stop_words, fold_and_repeat=is_dclm)
+        n_words, mean_length = word.n_words, ratio(word.n_characters, word.n_words)
+        if self.profile == "datatrove":
+            n_words = word.n_words - word.n_symbolic
+            mean_length = ratio(word.n_characters - word.n_symbolic_characters, n_words)
+        elif is_dclm:
+            n_words = word.n_alnum_first
         columns = (
-            pa.array(count.n_words),
-            _ratio(count.n_word_characters, count.n_words),
-            _ratio(count.n_hashes, count.n_words),
-            _ratio(count.n_ellipses, count.n_words),
-            _ratio(count.n_bullet_lines, count.n_lines),
-            _ratio(count.n_ellipsis_lines, count.n_lines),
-            _ratio(count.n_alpha_words, count.n_words),
-            pa.array(count.n_stop_words),
+            pa.array(n_words),
+            mean_length,
+            ratio(line.n_hashes, word.n_words),
+            ratio(line.n_ellipses, word.n_words),
+            ratio(line.n_bullet_lines, line.n_lines),
+            ratio(line.n_ellipsis_lines, line.n_lines),
+            ratio(word.n_alphabetic, word.n_words),
+            pa.array(word.n_stop_words),
         )
         return dict(zip(self.writes, columns, strict=True))
 
@@ -95,7 +119,3 @@ class GopherQuality(Filter):
             Rule("gopher_below_alpha_threshold", alpha, minimum=self.min_fraction_alpha_words),
             Rule("gopher_enough_stop_words", stop_words, minimum=self.min_stop_words),
         )
-
-
-def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> pa.Array:
-    return pa.array(numerator / np.maximum(denominator, 1), mask=denominator == 0)

@@ -5,12 +5,16 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from .base import Operator
+from .c4 import C4
 from .decontaminate import Decontaminate
 from .exact_dedup import ExactDedup
 from .extract import Extract
+from .fineweb import Fineweb
 from .fix_unicode import FixUnicode
 from .gopher_quality import GopherQuality
+from .gopher_repetition import GopherRepetition
 from .language import Language
+from .length import Length
 from .minhash_dedup import MinHashDedup
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
@@ -18,19 +22,25 @@ from .rehydrate import Rehydrate
 from .substring_dedup import SubstringDedup
 from .url_dedup import UrlDedup
 from .url_filter import UrlFilter
+from .where import Where
 
 BUILT_IN: tuple[type[Operator], ...] = (
     UrlFilter,
     Extract,
+    FixUnicode,
     Language,
+    Length,
+    GopherRepetition,
     GopherQuality,
+    C4,
+    Fineweb,
+    Where,
     UrlDedup,
     ExactDedup,
     MinHashDedup,
     ParagraphDedup,
     SubstringDedup,
     Decontaminate,
-    FixUnicode,
     Rehydrate,
     Pii,
 )

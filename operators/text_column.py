@@ -41,3 +41,17 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
         if column.num_chunks == 1
         else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
     )
+
+
+def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> pa.Array:
+    """double, (n_rows,): the quotients, null where the denominator is 0."""
+    return pa.array(numerator / np.maximum(denominator, 1), mask=denominator == 0)
+
+
+def large_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.Array:
+    """The large_string array over these buffers, without a copy.
+
+    >>> large_strings(np.frombuffer(b"abc", np.uint8), np.array([0, 1, 3])).to_pylist()
+    ['a', 'bc']
+    """
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))

@@ -6,7 +6,14 @@ from cuvee.operators.gopher_quality import GopherQuality
 FINE = "the cats and the dogs " * 10
 
 
-@pytest.mark.parametrize("operator", [GopherQuality(), GopherQuality(min_words=1, stop_words=["der", "und"])])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        GopherQuality(),
+        GopherQuality(min_words=1, stop_words=["der", "und"]),
+        *(GopherQuality(profile=profile) for profile in ("datatrove", "dclm", "uax29")),
+    ],
+)
 def test_it_keeps_the_contract_of_an_operator(operator, documents, check_operator):
     check_operator(operator, documents)
 
@@ -72,3 +79,23 @@ def test_a_wrong_parameter_is_refused(wrong):
 
 def test_a_whole_number_serves_as_a_ratio():
     assert GopherQuality(max_mean_word_length=12).max_mean_word_length == 12.0
+
+
+@pytest.mark.parametrize(
+    ("profile", "n_words", "mean_length", "alpha", "stop_words"),
+    [
+        ("paper", 6, (3 + 5 + 1 + 3 + 4 + 1) / 6, 4 / 6, 1),
+        # Marks are words, but have no length: The cats , - the 42 , . without four of them.
+        ("datatrove", 4, 12 / 4, 3 / 8, 1),
+        ("dclm", 4, 17 / 6, 4 / 6, 2),
+        ("uax29", 4, 12 / 4, 3 / 4, 1),
+    ],
+)
+def test_the_profile_says_what_a_word_is(profile, n_words, mean_length, alpha, stop_words, table_of):
+    text = "The cats, - the 42,a ." if profile in ("paper", "dclm") else "The cats, - the 42, ."
+    scores = GopherQuality(profile=profile).scores(table_of(text))
+    found = [scores[f"gopher_quality.{name}"][0].as_py() for name in ("n_words", "mean_word_length")]
+    found += [
+        scores[f"gopher_quality.{name}"][0].as_py() for name in ("fraction_alpha_words", "n_stop_words")
+    ]
+    assert found == [n_words, mean_length, alpha, stop_words]

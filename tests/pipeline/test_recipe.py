@@ -337,6 +337,20 @@ def test_a_column_that_its_operator_does_not_write_is_refused(
         load(MINIMAL + "curate: [shout, hush: {until: 1}]\n")
 
 
+def test_a_condition_over_a_column_that_nobody_writes_is_refused(load: Load) -> None:
+    with pytest.raises(
+        RecipeError, match=r"reads the column 'language.confidence', which 'language' writes; add"
+    ):
+        load(MINIMAL + "curate: [where: {keep: language.confidence > 0.5}]\n")
+    with pytest.raises(
+        RecipeError, match=r"which 'language' does not write; did you mean 'language.confidence'"
+    ):
+        load(MINIMAL + "curate: [language, where: {keep: language.confidense > 0.5}]\n")
+    with pytest.raises(RecipeError, match="cannot read this"):
+        load(MINIMAL + "curate: [language, where: {keep: language.confidence >}]\n")
+    load(MINIMAL + "curate: [language, where: {keep: language.confidence > 0.5}]\n")
+
+
 def test_columns_of_inputs_may_be_read_by_any_operator(
     load: Load, distribution: Callable[[str, str], None]
 ) -> None:
@@ -353,7 +367,8 @@ def test_the_schema_knows_every_operator_and_its_parameters(distribution: Callab
     entries = recipe["properties"]["curate"]["items"]["anyOf"]
     assert recipe["required"] == ["inputs"]
     bare_names = [entry["const"] for entry in entries if "const" in entry]
-    assert bare_names == [name for name in operators() if name not in ("decontaminate", "hush")]  # need one
+    needs_one = ("decontaminate", "hush", "where")
+    assert bare_names == [name for name in operators() if name not in needs_one]
     assert entries[-1]["required"] == ["shout"]
     assert schema["$defs"]["Shout"]["properties"]["volume"]["minimum"] == 1
 

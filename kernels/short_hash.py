@@ -1,0 +1,86 @@
+"""A quick hash of short byte ranges for tables that live no longer than a call: never stored, never compared
+abroad."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import inlined
+
+_K1 = np.uint64(0x9E3779B97F4A7C15)
+_K2 = np.uint64(0xC2B2AE3D27D4EB4F)
+
+
+@inlined
+def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
+    """64 bits of data[start:start + n_bytes], eight bytes at a time; nothing beyond the end of `data` is
+    read.
+
+    Two different ranges agree with a probability near 2**-64: multiply-xorshift rounds over all bytes and the
+    length.
+    """
+    h = np.uint64(n_bytes) * _K2
+    i, end = start, start + n_bytes
+    while i + 8 <= end:
+        h = mix(h, load8(data, i))
+        i += 8
+    if i < end:
+        h = mix(h, load_few(data, i, end - i))
+    return h
+
+
+@inlined
+def load_few(data: NDArray[np.uint8], i: int, n_bytes: int) -> np.uint64:
+    """data[i:i + n_bytes], fewer than eight bytes, as the low end of a little-endian number."""
+    if i + 8 <= len(data):
+        return load8(data, i) & ((np.uint64(1) << np.uint64(8 * n_bytes)) - np.uint64(1))
+    word = np.uint64(0)
+    for k in range(n_bytes):
+        word |= np.uint64(data[i + k]) << np.uint64(8 * k)
+    return word
+
+
+@inlined
+def mix(h: np.uint64, word: np.uint64) -> np.uint64:
+    """One round: a bijection of `h` for each `word`, and of `word` for each `h`; the two may be exchanged."""
+    h = (h ^ word) * _K1
+    h = (h ^ (h >> np.uint64(32))) * _K2
+    return h ^ (h >> np.uint64(29))
+
+
+@inlined
+def load8(data: NDArray[np.uint8], i: int) -> np.uint64:
+    """Eight bytes, little-endian; LLVM makes one load of it."""
+    # Indices that cannot be negative spare the test for it, without which the loads are merged.
+    at = np.uint64(i)
+    return _load4(data, at) | _load4(data, at + np.uint64(4)) << np.uint64(32)
+
+
+@inlined
+def _load4(data: NDArray[np.uint8], at: np.uint64) -> np.uint64:
+    return (
+        np.uint64(data[at])
+        | np.uint64(data[at + np.uint64(1)]) << np.uint64(8)
+        | np.uint64(data[at + np.uint64(2)]) << np.uint64(16)
+        | np.uint64(data[at + np.uint64(3)]) << np.uint64(24)
+    )
+
+
+@inlined
+def store8(target: NDArray[np.uint8], i: int, word: np.uint64) -> None:
+    """Eight bytes, little-endian."""
+    at = np.uint64(i)
+    for j in range(8):
+        target[at + np.uint64(j)] = np.uint8(word >> np.uint64(8 * j) & np.uint64(0xFF))
+
+
+@inlined
+def copy(data: NDArray[np.uint8], start: int, n_bytes: int, target: NDArray[np.uint8], at: int) -> None:
+    """target[at:at + n_bytes] = data[start:start + n_bytes], quickly; up to seven bytes behind are
+    overwritten too."""
+    k = 0
+    while k < n_bytes and start + k + 8 <= len(data):
+        store8(target, at + k, load8(data, start + k))
+        k += 8
+    while k < n_bytes:
+        target[at + k] = data[start + k]
+        k += 1

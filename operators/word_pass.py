@@ -1,0 +1,64 @@
+"""One word pass for all who look at the words of one text, and the named profiles of what a word is."""
+
+import threading
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..kernels.gather_words import matching_documents, take_words
+from ..kernels.words import Segmentation, Words, words
+from .text_column import text_buffers
+
+Profile = Literal["paper", "datatrove", "dclm", "uax29"]
+"""What a word is, and which words a rule counts; the same thresholds under another profile drop other
+documents.
+
+`paper`: tokens between white space, all of them. `datatrove`: tokens of spaCy's blank English tokenizer,
+punctuation marks included, which only lengths leave out. `dclm`: tokens between white space, of which lengths
+count those that begin with a letter or number; in n-grams, words of UAX #29. `uax29`: words of UAX #29.
+"""
+
+SEGMENTATION: dict[Profile, Segmentation] = {
+    "paper": "whitespace",
+    "datatrove": "english",
+    "dclm": "whitespace",
+    "uax29": "uax29",
+}
+MAX_SHARED_BYTES = 256 << 20
+"""A text column that is larger than this is cut into words anew by each who asks."""
+
+
+class _Last(threading.local):
+    """The last word pass of each segmentation that this thread made: the column's buffers and its words."""
+
+    def __init__(self) -> None:
+        self.passes: dict[Segmentation, tuple[NDArray[np.uint8], NDArray[np.int64], Words]] = {}
+
+
+_last = _Last()
+
+
+def column_words(column: pa.ChunkedArray, segmentation: Segmentation) -> Words:
+    """The words of a text column, cut anew only where it differs from the column of the thread's last pass.
+
+    Filters of one stage see the same documents one after another, fewer from filter to filter. A document is
+    taken for one of the last pass if its bytes are the same, so what is remembered can make a result neither
+    other nor stale; it lives until the thread's next pass of the segmentation or its end.
+    """
+    data, offsets = text_buffers(column)
+    before = _last.passes.get(segmentation)
+    if before is not None:
+        matches = matching_documents(before[0], before[1], data, offsets)
+        if matches is not None:
+            return take_words(before[2], before[1], matches, offsets)
+    found = words(data, offsets, segmentation)
+    if offsets[-1] - offsets[0] <= MAX_SHARED_BYTES:
+        _last.passes[segmentation] = (data, offsets, found)
+    return found
+
+
+def forget() -> None:
+    """Let this thread's last word passes go."""
+    _last.passes.clear()
