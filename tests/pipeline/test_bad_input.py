@@ -378,7 +378,9 @@ def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_started_again(
 ) -> None:
     write_jsonl(tmp_path / "web.jsonl", [{"text": text} for text in documents("sea", 400)])
     recipe = recipe_of(rest="reading: {shard_bytes: 5kB}\n" + CURATE)
-    program = "import sys; from cuvee.pipeline.cli import main; sys.exit(main())"
+    # A shell's background jobs, and all that they start, ignore SIGINT unless they say otherwise.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from cuvee.pipeline.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "run", str(recipe), "--workers", "1"]
     with subprocess.Popen(
         [*command, "--run-dir", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.registry import operators
 from cuvee.pipeline import cli, installation
 from cuvee.pipeline.cli import main
@@ -97,7 +98,7 @@ def test_operators_are_listed_with_kind_and_source(capsys: pytest.CaptureFixture
 def test_the_manual_of_an_operator_holds_parameters_and_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["operators", "gopher_quality"]) == 0
     out = capsys.readouterr().out
-    assert "gopher_quality  (filter, version 1)" in out
+    assert f"gopher_quality  (filter, version {GopherQuality.version})" in out
     assert "Source: Rae et al. 2021" in out
     assert "reads   text\nwrites  gopher_quality.n_words, " in out
     assert "fewest words of a document" in out

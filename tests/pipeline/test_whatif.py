@@ -159,7 +159,7 @@ def test_a_folder_without_a_run_or_with_half_of_one_is_refused(run_dir: Path, tm
     ("operator", "movable"),
     [
         (Language, {"keep", "min_confidence"}),
-        (GopherQuality, GopherQuality.model_fields.keys() - {"stop_words"}),
+        (GopherQuality, GopherQuality.model_fields.keys() - {"stop_words", "profile"}),
         (ExactDedup, set()),
         (UrlFilter, {"max_soft_words"}),
         (Decontaminate, {"max_ngrams", "max_overlap_words", "max_item_fraction"}),
