@@ -83,6 +83,17 @@ def round_keys(key: int) -> list[int]:
     return [_mix_reference(key + (r + 1) * _GOLDEN) for r in range(N_ROUNDS)]
 
 
+def mix64(values: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
+    """Each value's hash: uint64, the values' shape. One to one for a key; other keys give unrelated hashes.
+
+    Source: splitmix64's finaliser (Steele et al. 2014).
+
+    >>> mix64(np.arange(2, dtype=np.uint64), key=1).tolist()
+    [15916886550466581944, 16051188185124956539]
+    """
+    return _mix_numpy(values + np.array([_mix_reference(key + _GOLDEN)], np.uint64))
+
+
 def _permute_numpy(indices: NDArray[np.int64], n: int, key: int) -> NDArray[np.int64]:
     low_bits, high_bits = map(np.uint64, _halves(n))
     low_mask, high_mask = (_ONE << low_bits) - _ONE, (_ONE << high_bits) - _ONE

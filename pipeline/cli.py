@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ..operators.base import Operator
 from ..operators.registry import UnknownOperatorError, find_operator, operators
-from .errors import EnvironmentFailure, InputError, UsageError, UserError
+from .errors import EnvironmentFailure, UsageError, UserError
 from .installation import MB, Collected, collect
 from .listing import list_files
 from .manual import console, list_of_operators, manual_of
@@ -26,7 +26,7 @@ from .mix_arguments import add_mix
 from .plan import group_stages
 from .recipe import LoadedRecipe, RecipeError, load_recipe
 from .schema import recipe_schema
-from .token_shards import inspect_table, problems_of, stores_below
+from .tokens_command import add_tokens
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,15 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     schema.set_defaults(command=_schema)
 
-    tokens = commands.add_parser("tokens", help="look at token shards, or compare them with their checksums")
-    verbs = tokens.add_subparsers(required=True, metavar="VERB")
-    for verb, command, text in (
-        ("inspect", _inspect_tokens, "list domains, splits, documents and tokens"),
-        ("verify", _verify_tokens, "read every shard and compare it with its checksum and vocabulary"),
-    ):
-        parsed = verbs.add_parser(verb, help=text)
-        parsed.add_argument("folder", type=Path, help="a run's tokens/, or a domain's folder in it")
-        parsed.set_defaults(command=command)
+    add_tokens(commands)
 
     manual = commands.add_parser("operators", help="list the operators, or show the manual of one")
     manual.add_argument("name", nargs="?")
@@ -147,18 +139,6 @@ def _whatif(arguments: argparse.Namespace) -> None:
 def _schema(arguments: argparse.Namespace) -> None:
     _known_operators()
     print(json.dumps(recipe_schema(), indent=2))
-
-
-def _inspect_tokens(arguments: argparse.Namespace) -> None:
-    console().print(inspect_table(stores_below(arguments.folder)))
-
-
-def _verify_tokens(arguments: argparse.Namespace) -> None:
-    stores = stores_below(arguments.folder)
-    if problems := problems_of(stores):
-        raise InputError("\n".join(problems))
-    n_shards = sum(store.n_shards for store in stores)
-    console().print(f"{arguments.folder}: {n_shards:,} shards match their checksums")
 
 
 def _operators(arguments: argparse.Namespace) -> None:
