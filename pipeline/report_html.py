@@ -42,6 +42,15 @@ def escape(text: str) -> Html:
     return text if isinstance(text, Html) else Html(html.escape(text.translate(_VISIBLE)))
 
 
+def breakable(name: str) -> Html:
+    """A long name, which a narrow column may break behind its underscores.
+
+    >>> breakable("top_2_gram")
+    'top_<wbr>2_<wbr>gram'
+    """
+    return Html(escape(name).replace("_", "_<wbr>"))
+
+
 def join(parts: Iterable[str], separator: str = "\n") -> Html:
     """Parts of a page, one after another."""
     return Html(separator.join(escape(part) for part in parts))
@@ -161,14 +170,14 @@ def decimal(value: float, sign: str = "-") -> str:
     return f"{value:{sign}.3f}".replace("-", "\u2212")
 
 
-def excerpt(text: str | None) -> Html:
-    """A document shortened to about `EXCERPT_CHARS` characters, its begin and its end."""
+def excerpt(text: str | None, n_chars: int = EXCERPT_CHARS) -> Html:
+    """A document shortened to about `n_chars` characters, its begin and its end."""
     if text is None:
         return element("p", "no text", class_="note")
-    if len(text) <= EXCERPT_CHARS + _TAIL_CHARS:
+    if len(text) <= n_chars + _TAIL_CHARS:
         return element("pre", text, class_="document")
-    head, tail = text[: EXCERPT_CHARS - _TAIL_CHARS], text[-_TAIL_CHARS:]
-    return element("pre", head, _gap(len(text) - EXCERPT_CHARS), tail, class_="document")
+    head, tail = text[: n_chars - _TAIL_CHARS], text[-_TAIL_CHARS:]
+    return element("pre", head, _gap(len(text) - n_chars), tail, class_="document")
 
 
 def side_by_side(left: str, right: str) -> tuple[Html, Html]:

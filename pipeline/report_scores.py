@@ -1,7 +1,7 @@
-"""The report's section on scores: how they are spread, and where the thresholds cut."""
+"""How scores are spread, and where the thresholds cut: the histograms of the report."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..operators.base import Decides, Rule
-from ..operators.duplicates import Duplicates
-from .report_html import Html, code, count, counted, element, escape, folded, join, number, paragraph, share
+from .report_html import Html, code, counted, element, number
+from .report_lines import Line, scored_rows
 from .report_plots import DROPPED, KEPT, label, line_at, plot
-from .report_rows import RunRows, StageFiles, read_columns
+from .report_rows import StageFiles
 
 N_BINS = 48
 N_LABELS = 20
@@ -65,10 +65,16 @@ class Spread:
         return self.is_integer and self.high - self.low < N_BINS
 
     def cuts(self, rules: Sequence[Rule]) -> Floats:
-        """Where the rules' thresholds lie on the figure's axis: what is kept is on one side."""
-        half = 0.5 if self.has_integer_bins else 0.0
-        limits = [(rule.minimum, -half) for rule in rules] + [(rule.maximum, half) for rule in rules]
-        return np.array([float(self.scale(limit)) + away for limit, away in limits if limit is not None])
+        """Where the rules' thresholds lie on the figure's axis: what is kept is on one side. Between whole
+        numbers a threshold is halfway to the first one that it drops."""
+        limits = [(rule.minimum, -0.5) for rule in rules] + [(rule.maximum, 0.5) for rule in rules]
+        return np.array(
+            [
+                float(self.scale(limit + (away if self.is_integer and limit == round(limit) else 0.0)))
+                for limit, away in limits
+                if limit is not None
+            ]
+        )
 
     def edges(self, cuts: Floats) -> Floats:
         """Bins' edges on the figure's axis, the thresholds among them."""
@@ -154,67 +160,31 @@ def _finite(column: pa.ChunkedArray) -> Floats:
     return values[np.isfinite(values)]  # type: ignore[no-any-return]
 
 
-def score_section(rows: RunRows) -> Html | None:
-    """Each filter's scores over all rows that reached it, or None if nothing filters by scores."""
-    filters = [
-        (files, operator)
-        for files in rows.stages
-        for operator in files.stage.operators
-        if isinstance(operator, Decides) and not isinstance(operator, Duplicates)
-    ]
-    if not filters:
-        return None
-    lead = paragraph(
-        "A filter first writes what it measures, then compares it with its thresholds (dashed). Blue "
-        "bars count documents that obey the score's rules, red ones those that break one. Counts stand on a "
-        "logarithmic axis, so that a few outliers can be seen beside many ordinary documents."
-    )
-    return join([lead, *(_operator(files, operator) for files, operator in filters)])
-
-
-def _operator(files: StageFiles, operator: Decides) -> Html:
-    n_seen, n_dropped = files.n_seen_by(operator), files.n_dropped_by(operator)
-    title = f"{operator.name}: {count(n_dropped)} of {counted(n_seen, 'document')} dropped"
-    if n_dropped:
-        title += f" ({share(n_dropped, n_seen)})"
-    shown = [_figure(files, operator, histogram, n_seen) for histogram in histograms(files, operator)]
-    return folded(title, element("div", *shown, class_="multiples"), is_open=True)
-
-
-def histograms(files: StageFiles, operator: Decides) -> list[Histogram]:
-    """A filter's scores, in two passes over their columns: what they span, then the counts."""
+def measure(files: StageFiles, operator: Decides) -> tuple[list[Histogram], list[Line]]:
+    """A filter's scores and the rows nearest to its rules' lines, in two passes over score columns: what they
+    span, then the counts. No text is read, and memory is that of one part's columns."""
     names = [name for name in operator.writes if name.startswith(f"{operator.name}.")]
     names += [rule.score for rule in operator.rules() if rule.score not in names]
     found = [
         Histogram(name, [rule for rule in operator.rules() if rule.score == name])
         for name in dict.fromkeys(names)
     ]
-    for table in _scored(files, operator, names):
+    lines = [Line(rule, f"{operator.name}.{rule.reason}") for rule in operator.rules()]
+    for part in scored_rows(files, operator, names):
         for histogram in found:
-            histogram.measure(table[histogram.score])
-    for table in _scored(files, operator, names):
+            histogram.measure(part.table[histogram.score])
+    for part in scored_rows(files, operator, [*names, "id"]):
         for histogram in found:
-            histogram.count(table[histogram.score])
-    return found
+            histogram.count(part.table[histogram.score])
+        for line in lines:
+            line.add(part, part.table["id"])
+    return found, lines
 
 
-def _scored(files: StageFiles, operator: Decides, names: Sequence[str]) -> Iterator[pa.Table]:
-    """Score columns of the rows that reached the operator, part by part: kept ones, and those that it or a
-    later operator of its stage dropped."""
-    order = [other.name for other in files.stage.operators]
-    droppers = pa.array(order[order.index(operator.name) :])
-    for path in files.kept:
-        yield read_columns(path, names)
-    for path in files.dropped:
-        table = read_columns(path, [*names, "dropped_by"])
-        yield table.filter(pc.is_in(table["dropped_by"].cast(pa.string()), droppers)).select(names)
-
-
-def _figure(files: StageFiles, operator: Decides, histogram: Histogram, n_seen: int) -> Html:
+def score_figure(operator: Decides, histogram: Histogram) -> Html:
+    """A score's histogram and its rules' thresholds."""
     short = histogram.score.removeprefix(f"{operator.name}.")
-    notes = [_rule_note(files, operator, rule, histogram, n_seen) for rule in histogram.rules]
-    if not histogram.rules:
-        notes = [element("p", "no rule", class_="note")]
+    notes = [_rule_note(rule) for rule in histogram.rules] or [element("p", "no rule", class_="note")]
     if histogram.n_null:
         unmeasured = f"{counted(histogram.n_null, 'document')} could not be measured and stayed"
         notes.append(element("p", unmeasured, class_="note"))
@@ -227,13 +197,9 @@ def _figure(files: StageFiles, operator: Decides, histogram: Histogram, n_seen: 
     return element("div", element("h4", code(short)), figure, *notes)
 
 
-def _rule_note(files: StageFiles, operator: Decides, rule: Rule, histogram: Histogram, n_seen: int) -> Html:
-    n_dropped = files.accounting.dropped.get(f"{operator.name}.{rule.reason}", 0)
-    kept_with = escape(str(rule).removeprefix(f"{rule.score} "))
-    also = histogram.n_broken[rule.reason] - n_dropped
-    others = f", {count(also)} more break it but left for an earlier rule" if also > 0 else ""
-    told = f": {count(n_dropped)} dropped ({share(n_dropped, n_seen)}){others}"
-    return element("p", code(rule.reason), " keeps ", code(kept_with), told, class_="note")
+def _rule_note(rule: Rule) -> Html:
+    kept_with = str(rule).removeprefix(f"{rule.score} ")
+    return element("p", code(rule.reason), " keeps ", code(kept_with), class_="note")
 
 
 def _numbers_plot(histogram: Histogram, short: str) -> Html:
@@ -262,6 +228,8 @@ def _numbers_plot(histogram: Histogram, short: str) -> Html:
     margin = 0.02 * (edges[-1] - edges[0])
     span = [min([edges[0], *at]) - margin, max([edges[-1], *at]) + margin]
     ticks = _ticks(span) if spread.is_skewed else {}
+    if spread.has_integer_bins:
+        ticks = {"tick0": 0, "dtick": max(1, round((spread.high - spread.low) / 6))}
     title = short.replace("_", " ") + (" (log scale)" if spread.is_skewed else "")
     axis = {"title": {"text": label(title)}, "range": span, "nticks": 6, **ticks}
     return _small_plot(

@@ -26,7 +26,7 @@ from cuvee.pipeline.recipe import Mix, Train, load_recipe
 from cuvee.pipeline.report import render, write_report
 from cuvee.pipeline.report_html import excerpt, side_by_side
 from cuvee.pipeline.report_rows import read_left, stage_files
-from cuvee.pipeline.report_scores import histograms
+from cuvee.pipeline.report_scores import measure
 from cuvee.pipeline.run import run
 
 WORDS = (
@@ -264,7 +264,8 @@ def test_what_the_recipe_leaves_out_is_left_out(outcome: Outcome, mixed: Outcome
     curated, whole = page_of(outcome).headings, page_of(mixed).headings
     assert {"Domains and mixture", "Evidence from proxies", "Training race"} == set(whole) - set(curated)
     bare = page_of(run_small(tmp_path, operators="  - pii")).headings
-    assert {"Scores and thresholds", "Duplicates"} == set(curated) - set(bare)
+    pages = {"Filters", "Filter language", "Filter gopher_quality"}
+    assert pages | {"Duplicates"} == set(curated) - set(bare)
 
 
 def test_no_document_gets_out_of_its_box(outcome: Outcome) -> None:
@@ -325,7 +326,7 @@ def test_histograms_count_every_scored_row_on_its_side_of_the_threshold(
 ) -> None:
     made = run_small(tmp_path, shard_bytes)
     files = stage_files(made)[0]
-    found = histograms(files, files.operator("gopher_quality"))  # type: ignore[arg-type]
+    found, _ = measure(files, files.operator("gopher_quality"))  # type: ignore[arg-type]
     assert len(found) == 8
     for histogram in found:
         values = scores_of(made, histogram.score)
