@@ -359,6 +359,15 @@ def test_unreadable_records_and_limits_are_told(outcome: Outcome) -> None:
     assert "30 rows" in page.text
 
 
+def test_archives_records_that_are_no_pages_are_told(outcome: Outcome) -> None:
+    assert "no pages" not in page_of(outcome).text
+    manifests = copy.deepcopy(outcome.manifests)
+    manifests[0]["accounting"]["no_page"] = {"http_404": 2, "request": 1200}
+    page = page_of(replace(outcome, manifests=manifests))
+    assert page.table("kind of record") == [["request", "1,200"], ["http_404", "2"]]
+    assert "1,202 records of web archives were sound and hold no page" in page.text
+
+
 def test_quarantined_shards_are_told(outcome: Outcome) -> None:
     manifests = copy.deepcopy(outcome.manifests)
     manifests[0]["quarantined"] = {"part-00007": "web.jsonl.gz: <cut> short at byte 12"}
