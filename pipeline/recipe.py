@@ -228,6 +228,11 @@ class Tokenize(Section):
         lt=1,
         description="Fraction of each domain's documents that is held out, chosen by document hash.",
     )
+    repeat: str | None = Field(
+        "rehydrate.repeat",
+        description="Column with how often an epoch reads a document, 0 to 100; where nothing writes it, or "
+        "with null: once.",
+    )
 
 
 class Model(Section):

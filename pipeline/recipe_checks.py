@@ -18,6 +18,7 @@ def cross_checks(recipe: Mapping[str, Any], document: LocatedYaml) -> list[Probl
         *_sources(inputs, document),
         *_domains(inputs),
         *_operators(_list(recipe.get("curate")), document),
+        *_repeat(recipe),
         *_sections(recipe),
         *_objective(recipe, inputs),
         *_settings_without_effect(recipe),
@@ -66,6 +67,26 @@ def _operators(curate: Sequence[Any], document: LocatedYaml) -> Iterator[Problem
         for column in operator.columns_read(parameters):
             if isinstance(column, str) and column not in above and column not in operator.writes:
                 yield from _unwritten(column, i, listed, document)
+
+
+def _repeat(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    """A weight that is asked for by name and that no operator of the recipe writes."""
+    column = _mapping(recipe.get("tokenize")).get("repeat")
+    if not isinstance(column, str) or column.partition(".")[0] not in operators():
+        return
+    writer = column.partition(".")[0]
+    listed = [
+        next(iter(entry), None) if isinstance(entry, dict) else entry for entry in _list(recipe.get("curate"))
+    ]
+    if column not in operators()[writer].writes:
+        yield Problem(
+            ("tokenize", "repeat"),
+            f"{writer!r} does not write {column!r}; {near(column, operators()[writer].writes)}",
+        )
+    elif writer not in listed:
+        yield Problem(
+            ("tokenize", "repeat"), f"{writer!r} writes {column!r} and is not in 'curate'; add '- {writer}'"
+        )
 
 
 def _unwritten(

@@ -403,6 +403,21 @@ def test_weights_caps_and_epochs_are_those_of_the_mixture(mixed: Outcome) -> Non
     assert "A note of the mixer." in text
 
 
+def test_repeated_documents_are_told_apart_from_different_ones(mixed: Outcome) -> None:
+    n_kept = mixed.manifests[-1]["accounting"]["rows_kept"]
+    tokens = copy.deepcopy(mixed.tokens)
+    for counts in tokens.values():
+        counts |= {"n_distinct_docs": counts["n_docs"] // 2, "n_distinct_tokens": counts["n_tokens"] // 2}
+        counts |= {"n_validation_docs": 1, "max_repeat": 8}
+    page = page_of(replace(mixed, tokens=tokens))
+    header = ["domain", "documents to train on", "tokens to train on", "validation tokens"]
+    rows = page.table(*header, "different documents")
+    assert rows[-1] == ["all", "100", "1,000", "50", "50", "500", "100 %"]
+    assert "a document comes up to 8 times. E epochs read it up to 8 E times" in page.text
+    assert f"{n_kept - 53} documents whose weight came to 0 will not be trained on" in page.text
+    assert "different documents" not in page_of(mixed).text
+
+
 @pytest.mark.parametrize("verdict", ["no evidence", "no improvement"])
 def test_an_unsupported_candidate_is_not_recommended(outcome: Outcome, verdict: str) -> None:
     page = page_of(with_mixture(outcome, verdict))
