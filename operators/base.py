@@ -84,6 +84,11 @@ class Operator(BaseModel):
         """The columns that the operator reads with parameters as a recipe has them, not validated yet."""
         return cls.reads
 
+    @property
+    def rewrites_text(self) -> bool:
+        """Whether a text that goes in may come out as another one."""
+        return "text" in self.writes
+
     def identity(self) -> dict[str, Any]:
         """The parameters as JSON values, part of a stage's hash. An operator that reads files puts their
         contents' hash here in place of their paths."""

@@ -18,8 +18,8 @@ class Rehydrate(Map):
     """Write how often each document is worth repeating, by how many copies it had and how good it is.
 
     Documents of which the web holds some copies pass quality filters more often than those of which it holds
-    one or thousands. `weights` says from which cluster size on which weight holds: ``{"1": 1, "2": 2, "5": 5}``
-    gives 5 to clusters of 5 and more. `quality_weights` does the same with a quality score, and both are
+    one or thousands. `weights` says from which cluster size on which weight holds: ``{"1": 1, "2": 2, "5":
+    5}`` gives 5 to clusters of 5 and more. `quality_weights` does the same with a quality score, and both are
     multiplied; a row without a score has the factor 1. No row is copied: `tokenize` reads the column and
     lets an epoch read a document as often.
 

@@ -144,7 +144,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Curation = Annotated[
     Operator,
-    BeforeValidator(parse_operator),
+    # pydantic passes the context to functions that require it: an argument with a default gets none.
+    BeforeValidator(lambda entry, info: parse_operator(entry, info)),
     PlainSerializer(lambda operator: {operator.name: operator.model_dump(mode="json")}),
     WithJsonSchema({}),  # schema.py puts all operators of the installation here
 ]

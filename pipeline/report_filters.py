@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..operators.base import Decides
+from ..operators.decontaminate import Decontaminate
 from ..operators.duplicates import Duplicates
 from ..operators.word_pass import forget
+from .report_contamination import contamination_part
 from .report_html import (
     Html,
     breakable,
@@ -73,12 +75,14 @@ def _page(rows: RunRows, index: int, operator: Decides, sample: Any) -> Html:
         _rules_table(files, operator, histograms, n_seen),
         element(
             "div",
-            *(score_figure(operator, histogram) for histogram in histograms),
+            *(score_figure(operator, one) for one in histograms if one.is_score),
             class_="multiples",
         ),
     ]
     if n_dropped:
         parts += [Html("<h3>Share dropped, by rule and domain</h3>"), _domains_table(rows, index, operator)]
+    if isinstance(operator, Decontaminate):
+        parts.append(contamination_part(files, operator))
     if lines:
         parts += [Html("<h3>Either side of the line</h3>"), _lines_lead(), *_lines(files, operator, lines)]
     if sample is not None and has_profiles(operator):

@@ -180,6 +180,20 @@ def excerpt(text: str | None, n_chars: int = EXCERPT_CHARS) -> Html:
     return element("pre", head, _gap(len(text) - n_chars), tail, class_="document")
 
 
+def excerpt_around(text: str, start: int, stop: int, n_chars: int = EXCERPT_CHARS) -> Html:
+    """A document shortened to what stands at [start, stop), marked, and around it."""
+    shown = min(stop, start + n_chars // 2)
+    begin, end = max(0, start - n_chars // 4), min(len(text), stop + n_chars // 4)
+    parts = [
+        _gap(begin) if begin else Html(),
+        text[begin:start],
+        element("mark", text[start:shown], *([_gap(stop - shown)] if stop > shown else [])),
+        text[stop:end],
+        _gap(len(text) - end) if end < len(text) else Html(),
+    ]
+    return element("pre", *parts, class_="document")
+
+
 def side_by_side(left: str, right: str) -> tuple[Html, Html]:
     """Two texts shortened around the first place where they differ, words that only one has marked."""
     start = _first_difference(left, right)

@@ -149,13 +149,13 @@ def profile_part(files: StageFiles, operator: Decides, sample: pa.Table) -> Html
     n_rows = found.of[0].n_rows
     current = operator.model_dump()["profile"]
     told = (
-        f"What a word is decides more than thresholds do. {counted(n_rows, 'document')} that reached this "
-        f"filter, drawn by a hash of their ids, were asked again with the same thresholds and other words. "
-        f"The run's profile is {current}; it keeps {count(found.n_kept)} of them."
+        f"What a word is can decide more than a threshold does. {counted(n_rows, 'document')} that reached "
+        "this filter, drawn by a hash of their ids, were asked again with the same thresholds and other "
+        f"words. The run's profile is {current}; it keeps {count(found.n_kept)} of them."
     )
     if found.n_left_out:
         told += (
-            f" {counted(found.n_left_out, 'more document')} could not be asked: their text was rewritten "
+            f" {counted(found.n_left_out, 'more document')} could not be asked, for the text was rewritten "
             "after this filter saw it."
         )
     lines: list[Sequence[str | int]] = []

@@ -20,7 +20,9 @@ from .report_plots import DROPPED, KEPT, label, line_at, plot
 from .report_rows import StageFiles
 
 N_BINS = 48
-N_LABELS = 20
+N_LABELS, N_LONG_LABELS = 20, 8
+SHORT_LABEL, LONG_LABEL = 4, 28
+"""Characters: labels that stand side by side, and what is shown of others."""
 SKEW = 20.0
 """A largest score so many times the mean one asks for a logarithmic axis."""
 
@@ -102,6 +104,12 @@ class Histogram:
     """By reason, rows that break the rule, whether or not another one dropped them first."""
     n_null: int = 0
     is_text: bool = False
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it measures documents: what no rule asks for and only some documents have is a note on
+        these."""
+        return bool(self.rules) or not (self.is_text or self.n_null)
 
     def measure(self, column: pa.ChunkedArray) -> None:
         """The first pass: what the column spans."""
@@ -186,7 +194,7 @@ def score_figure(operator: Decides, histogram: Histogram) -> Html:
     short = histogram.score.removeprefix(f"{operator.name}.")
     notes = [_rule_note(rule) for rule in histogram.rules] or [element("p", "no rule", class_="note")]
     if histogram.n_null:
-        unmeasured = f"{counted(histogram.n_null, 'document')} could not be measured and stayed"
+        unmeasured = f"{counted(histogram.n_null, 'document')} had no value and stayed"
         notes.append(element("p", unmeasured, class_="note"))
     if histogram.is_text:
         figure = _labels_plot(histogram)
@@ -253,30 +261,45 @@ def _ticks(span: Sequence[float]) -> dict[str, Any]:
 
 
 def _labels_plot(histogram: Histogram) -> Html:
-    ranked = sorted(histogram.n_rows.items(), key=lambda pair: (-pair[1], pair[0]))[:N_LABELS]
-    names = [label(name) for name, _ in ranked]
-    colors = [DROPPED if histogram.n_breaking[name] else KEPT for name, _ in ranked]
+    """Bars for the most frequent labels: upright ones where labels are short, else lying ones."""
+    is_short = max(map(len, histogram.n_rows)) <= SHORT_LABEL
+    ranked = sorted(histogram.n_rows.items(), key=lambda pair: (-pair[1], pair[0]))
+    ranked = ranked[: N_LABELS if is_short else N_LONG_LABELS]
+    names = [label(name if len(name) <= LONG_LABEL else f"{name[:LONG_LABEL]}\u2026") for name, _ in ranked]
+    counts = [n for _, n in ranked]
     trace = go.Bar(
-        x=names,
-        y=[n for _, n in ranked],
-        marker_color=colors,
-        hovertemplate="%{x}: %{y:,} documents<extra></extra>",
+        x=names if is_short else counts,
+        y=counts if is_short else names,
+        orientation="v" if is_short else "h",
+        customdata=counts,
+        marker_color=[DROPPED if histogram.n_breaking[name] else KEPT for name, _ in ranked],
+        hovertemplate=f"%{{{'x' if is_short else 'y'}}}: %{{customdata:,}} documents<extra></extra>",
     )
-    title = "label" if len(histogram.n_rows) <= N_LABELS else f"the {N_LABELS} most frequent labels"
-    axis = {"title": {"text": title}, "type": "category", "tickangle": 0, "tickfont": {"size": 10}}
-    return _small_plot([trace], axis, max(histogram.n_rows.values()), [], histogram.score)
+    is_all = len(histogram.n_rows) == len(ranked)
+    title = "label" if is_all else f"the {len(ranked)} most frequent labels"
+    axis: dict[str, Any] = {"title": {"text": title}, "type": "category", "tickfont": {"size": 10}}
+    axis |= {"tickangle": 0} if is_short else {"autorange": "reversed", "showgrid": False}
+    return _small_plot([trace], axis, max(counts), [], histogram.score, is_upright=is_short)
 
 
 def _small_plot(
-    traces: Sequence[Any], x_axis: dict[str, Any], largest: int, shapes: Sequence[Any], name: str
+    traces: Sequence[Any],
+    axis: dict[str, Any],
+    largest: int,
+    shapes: Sequence[Any],
+    name: str,
+    is_upright: bool = True,
 ) -> Html:
+    """A small figure of documents, on a logarithmic axis, over the scores or labels of the other axis."""
     top = float(np.log10(max(largest, 1))) + 0.15
-    y_axis = {
+    n_docs = {
         "type": "log",
         "range": [-0.3, top],
         "title": {"text": "documents"},
         "dtick": 1,
         "tickformat": ",d",
     }
-    layout = {"barmode": "overlay", "bargap": 0, "showlegend": False, "shapes": list(shapes)}
-    return plot(traces, "", 210, xaxis=x_axis, yaxis=y_axis, name=f"Histogram of {name}", **layout)
+    axes = {"xaxis": axis, "yaxis": n_docs} if is_upright else {"xaxis": n_docs, "yaxis": axis}
+    layout = {"barmode": "overlay", "showlegend": False, "shapes": list(shapes)}
+    bargap = 0 if is_upright else 0.2
+    return plot(traces, "", 210, bargap=bargap, name=f"Histogram of {name}", **axes, **layout)

@@ -101,7 +101,7 @@ def what_if(run_dir: Path, assignments: Sequence[str], n_examples: int = 3) -> W
         {name: before[name] for name in moved},
         {name: after[name] for name in moved},
         not_asked=target.below,
-        rewrites_text="text" in target.filter.writes,
+        rewrites_text=target.changed.rewrites_text,
     )
     parts = sorted(target.folder.glob("part-*.parquet"))
     _check_columns(target, parts)
@@ -238,7 +238,7 @@ def _assignment(
     if parameter not in movable:
         changes = (
             "the text that the filter writes, or its scores"
-            if "text" in operator.writes
+            if operator.rewrites_text
             else "the scores themselves"
         )
         raise UsageError(
