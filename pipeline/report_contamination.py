@@ -55,8 +55,8 @@ def find_contamination(files: StageFiles, operator: Decontaminate) -> Contaminat
     """One pass over the operator's columns, without text."""
     found = Contamination()
     names = ["id", *(f"{operator.name}.{score}" for score in SCORES)]
-    for part in scored_rows(files, operator, names):
-        _add(found, operator, part)
+    for part in scored_rows(files, names):
+        _add(found, operator, part.reached(files, operator))
     return found
 
 

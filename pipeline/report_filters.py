@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from ..operators.base import Decides
 from ..operators.decontaminate import Decontaminate
 from ..operators.duplicates import Duplicates
@@ -28,7 +30,7 @@ from .report_html import (
 from .report_lines import N_NEAREST, Line, Near
 from .report_profiles import has_profiles, profile_part, stage_sample
 from .report_rows import NO_DOMAIN, RunRows, StageFiles, fetch
-from .report_scores import Histogram, measure, score_figure
+from .report_scores import Histogram, Measured, measure, score_figure
 
 N_DOMAINS = 30
 EXCERPT_CHARS = 300
@@ -46,10 +48,11 @@ def filter_pages(rows: RunRows) -> dict[str, Html]:
             if isinstance(one, Decides) and not isinstance(one, Duplicates)
         ]
         sample = stage_sample(files) if any(map(has_profiles, filters)) else None
-        for operator in filters:
+        for measured in measure(files, filters):
+            operator = measured.operator
             n_seen, n_dropped = files.n_seen_by(operator), files.n_dropped_by(operator)
             lines.append([operator.name, n_seen, n_dropped, share(n_dropped, n_seen), len(operator.rules())])
-            pages[f"Filter {operator.name}"] = _page(rows, index, operator, sample)
+            pages[f"Filter {operator.name}"] = _page(rows, index, measured, sample)
         forget()  # the words of the sample
     if not pages:
         return {}
@@ -63,10 +66,10 @@ def filter_pages(rows: RunRows) -> dict[str, Html]:
     return {"Filters": join([lead, table("lrrrr", header, lines)]), **pages}
 
 
-def _page(rows: RunRows, index: int, operator: Decides, sample: Any) -> Html:
-    files = rows.stages[index]
+def _page(rows: RunRows, index: int, measured: Measured, sample: pa.Table | None) -> Html:
+    files, operator = rows.stages[index], measured.operator
+    histograms, lines = measured.histograms, measured.lines
     n_seen, n_dropped = files.n_seen_by(operator), files.n_dropped_by(operator)
-    histograms, lines = measure(files, operator)
     told = f"{count(n_dropped)} of {counted(n_seen, 'document')} dropped"
     told += f" ({share(n_dropped, n_seen)})." if n_dropped else "."
     parts = [

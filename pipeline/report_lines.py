@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..kernels.hashing import hash_ranges
-from ..operators.base import Decides, Rule
+from ..operators.base import Operator, Rule
 from ..operators.text_column import one_chunk, text_buffers
 from .report_rows import StageFiles, read_columns
 
@@ -19,7 +19,7 @@ N_NEAREST = 10
 
 
 class ScoredRows(NamedTuple):
-    """Rows of a part that reached an operator."""
+    """Rows of a part, those that could not be read left out."""
 
     path: Path
     rows: NDArray[np.int64]
@@ -28,22 +28,33 @@ class ScoredRows(NamedTuple):
     left_for: pa.Array
     """``<operator>.<reason>`` of what dropped each row in this stage, null where nothing did."""
 
+    def reached(self, files: StageFiles, operator: Operator) -> "ScoredRows":
+        """The rows that reached an operator of the stage: none before it dropped them."""
+        if self.left_for.null_count == len(self.rows):
+            return self
+        names = [other.name for other in files.stage.operators]
+        above = [f"{name}." for name in names[: names.index(operator.name)]]
+        left_for = self.left_for.dictionary_encode()
+        is_seen = pa.array(
+            [not reason.startswith(tuple(above)) for reason in left_for.dictionary.to_pylist()]
+        )
+        keep = pc.fill_null(is_seen.take(left_for.indices), True)
+        rows = self.rows[keep.to_numpy(zero_copy_only=False)]
+        return ScoredRows(self.path, rows, self.table.filter(keep), self.left_for.filter(keep))
 
-def scored_rows(files: StageFiles, operator: Decides, names: Sequence[str]) -> Iterator[ScoredRows]:
-    """Columns of the rows that reached an operator, part by part: those that the stage kept, and those that
-    the operator or a later one of its stage dropped."""
-    order = [other.name for other in files.stage.operators]
-    droppers = pa.array(order[order.index(operator.name) :])
+
+def scored_rows(files: StageFiles, names: Sequence[str]) -> Iterator[ScoredRows]:
+    """Columns of a stage's rows, kept and dropped, part by part."""
     for path in files.kept:
         table = read_columns(path, names)
         yield ScoredRows(path, np.arange(len(table)), table, pa.nulls(len(table), pa.string()))
     for path in files.dropped:
         table = read_columns(path, [*names, "dropped_by", "reason"])
         by = one_chunk(table["dropped_by"].cast(pa.string()))
-        is_seen = pc.is_in(by, droppers)
+        is_row = pc.not_equal(by, "read")
         left_for = pc.binary_join_element_wise(by, one_chunk(table["reason"].cast(pa.string())), ".")
-        rows = np.flatnonzero(is_seen.to_numpy(zero_copy_only=False))
-        yield ScoredRows(path, rows, table.filter(is_seen).select(names), left_for.filter(is_seen))
+        rows = np.flatnonzero(is_row.to_numpy(zero_copy_only=False))
+        yield ScoredRows(path, rows, table.select(names).filter(is_row), left_for.filter(is_row))
 
 
 class Near(NamedTuple):
@@ -67,14 +78,14 @@ class Line:
     kept: list[Near] = field(default_factory=list)
     dropped: list[Near] = field(default_factory=list)
 
-    def add(self, found: ScoredRows, ids: pa.ChunkedArray) -> None:
+    def add(self, found: ScoredRows) -> None:
         """Look at rows that reached the rule's filter."""
         distance = distances(self.rule, found.table[self.rule.score])
         by_filter = pc.starts_with(found.left_for, pattern=self.reason.partition(".")[0] + ".")
         is_kept = ~np.asarray(pc.fill_null(by_filter, False))
         is_dropped = np.asarray(pc.fill_null(pc.equal(found.left_for, self.reason), False))
         for near, side in ((self.kept, is_kept), (self.dropped, is_dropped)):
-            near += self._nearest(near, np.flatnonzero(side & ~np.isnan(distance)), distance, found, ids)
+            near += self._nearest(near, np.flatnonzero(side & ~np.isnan(distance)), distance, found)
             near.sort()
             del near[N_NEAREST:]
 
@@ -84,7 +95,6 @@ class Line:
         rows: NDArray[np.int64],
         distance: NDArray[np.float64],
         found: ScoredRows,
-        ids: pa.ChunkedArray,
     ) -> list[Near]:
         """Those of `rows` that may be among the nearest of all."""
         if len(known) == N_NEAREST:
@@ -94,7 +104,7 @@ class Line:
             rows = rows[distance[rows] <= limit]
         if not len(rows):
             return []
-        hashes = hash_ranges(*text_buffers(ids.take(pa.array(rows))))
+        hashes = hash_ranges(*text_buffers(found.table["id"].take(pa.array(rows))))
         first = np.lexsort((hashes, distance[rows]))[:N_NEAREST]
         return [
             Near(

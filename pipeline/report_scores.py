@@ -168,25 +168,45 @@ def _finite(column: pa.ChunkedArray) -> Floats:
     return values[np.isfinite(values)]  # type: ignore[no-any-return]
 
 
-def measure(files: StageFiles, operator: Decides) -> tuple[list[Histogram], list[Line]]:
-    """A filter's scores and the rows nearest to its rules' lines, in two passes over score columns: what they
-    span, then the counts. No text is read, and memory is that of one part's columns."""
+@dataclass
+class Measured:
+    """A filter's scores, and the rows nearest to its rules' lines."""
+
+    operator: Decides
+    histograms: list[Histogram]
+    lines: list[Line]
+
+
+def measure(files: StageFiles, filters: Sequence[Decides]) -> list[Measured]:
+    """The scores of a stage's filters, in two passes over score columns: what they span, then the counts.
+
+    No text is read, and memory is that of one part's columns.
+    """
+    found = [_unmeasured(operator) for operator in filters]
+    names = list(dict.fromkeys(one.score for each in found for one in each.histograms))
+    for part in scored_rows(files, names):
+        for each in found:
+            reached = part.reached(files, each.operator)
+            for histogram in each.histograms:
+                histogram.measure(reached.table[histogram.score])
+    for part in scored_rows(files, [*names, "id"]):
+        for each in found:
+            reached = part.reached(files, each.operator)
+            for histogram in each.histograms:
+                histogram.count(reached.table[histogram.score])
+            for line in each.lines:
+                line.add(reached)
+    return found
+
+
+def _unmeasured(operator: Decides) -> Measured:
+    rules = operator.rules()
     names = [name for name in operator.writes if name.startswith(f"{operator.name}.")]
-    names += [rule.score for rule in operator.rules() if rule.score not in names]
-    found = [
-        Histogram(name, [rule for rule in operator.rules() if rule.score == name])
-        for name in dict.fromkeys(names)
+    names += [rule.score for rule in rules if rule.score not in names]
+    histograms = [
+        Histogram(name, [rule for rule in rules if rule.score == name]) for name in dict.fromkeys(names)
     ]
-    lines = [Line(rule, f"{operator.name}.{rule.reason}") for rule in operator.rules()]
-    for part in scored_rows(files, operator, names):
-        for histogram in found:
-            histogram.measure(part.table[histogram.score])
-    for part in scored_rows(files, operator, [*names, "id"]):
-        for histogram in found:
-            histogram.count(part.table[histogram.score])
-        for line in lines:
-            line.add(part, part.table["id"])
-    return found, lines
+    return Measured(operator, histograms, [Line(rule, f"{operator.name}.{rule.reason}") for rule in rules])
 
 
 def score_figure(operator: Decides, histogram: Histogram) -> Html:

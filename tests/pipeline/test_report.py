@@ -326,7 +326,8 @@ def test_histograms_count_every_scored_row_on_its_side_of_the_threshold(
 ) -> None:
     made = run_small(tmp_path, shard_bytes)
     files = stage_files(made)[0]
-    found, _ = measure(files, files.operator("gopher_quality"))  # type: ignore[arg-type]
+    (measured,) = measure(files, [files.operator("gopher_quality")])  # type: ignore[list-item]
+    found = measured.histograms
     assert len(found) == 8
     for histogram in found:
         values = scores_of(made, histogram.score)

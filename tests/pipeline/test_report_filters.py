@@ -74,7 +74,7 @@ def _rows(files: StageFiles) -> Iterator[dict[str, Any]]:
 def _lines(files: StageFiles, name: str) -> list[Line]:
     operator = files.operator(name)
     assert isinstance(operator, Filter)
-    return measure(files, operator)[1]
+    return measure(files, [operator])[0].lines
 
 
 @pytest.mark.parametrize("name", ["gopher_quality", "fineweb"])

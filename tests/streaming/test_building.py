@@ -42,7 +42,10 @@ def ended(document: list[int]) -> list[int]:
 
 
 def test_merged_shards_are_repeated_as_they_were(write_store, tmp_path: Path) -> None:
-    sources = [write_store("a", [[[5, 1]], [[6, 1]]], repeats=[3, 1]), write_store("b", [[[7, 1]]], repeats=[2])]
+    sources = [
+        write_store("a", [[[5, 1]], [[6, 1]]], repeats=[3, 1]),
+        write_store("b", [[[7, 1]]], repeats=[2]),
+    ]
     built = merge_shards(sources, tmp_path / "both", domain="both")
     store = TokenStore(tmp_path / "both")
     assert sorted(store.read(0, store.n_tokens)[::2].tolist()) == [5, 5, 5, 6, 7, 7]
