@@ -31,6 +31,7 @@ from .report_lines import N_NEAREST, Line, Near
 from .report_profiles import has_profiles, profile_part, stage_sample
 from .report_rows import NO_DOMAIN, RunRows, StageFiles, fetch
 from .report_scores import Histogram, Measured, measure, score_figure
+from .whatif import thresholds
 
 N_DOMAINS = 30
 EXCERPT_CHARS = 300
@@ -75,6 +76,7 @@ def _page(rows: RunRows, index: int, measured: Measured, sample: pa.Table | None
     parts = [
         paragraph((inspect.getdoc(type(operator)) or "").partition("\n\n")[0].replace("\n", " ")),
         paragraph(told, *_changed(operator)),
+        *_what_if(operator),
         _rules_table(files, operator, histograms, n_seen),
         element(
             "div",
@@ -105,6 +107,17 @@ def _changed(operator: Decides) -> list[str]:
         return [" Every parameter has its default."]
     shown = [code(f"{name}: {json.dumps(value, ensure_ascii=False)}") for name, value in changed.items()]
     return [" Set in the recipe: ", join(shown, ", "), "."]
+
+
+def _what_if(operator: Decides) -> list[Html]:
+    """How to ask for another threshold."""
+    movable = [name for name in type(operator).model_fields if name in thresholds(operator)]
+    if not movable:
+        return []
+    command = code(f"cuvee whatif RUN_DIR {operator.name}.{movable[0]}=VALUE")
+    return [
+        paragraph("Another threshold would keep other documents: ", command, " tells which.", class_="note")
+    ]
 
 
 def _rules_table(files: StageFiles, operator: Decides, histograms: Sequence[Histogram], n_seen: int) -> Html:
