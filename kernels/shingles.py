@@ -183,11 +183,10 @@ def _character_hashes(
         text = data[offsets[d] : offsets[d + 1]]
         i = 0
         while i < len(text):
-            code = np.int64(text[i])
-            if code < 0x80:
-                i += 1
-            else:
-                code, i = decode(text, i)
+            code, following = int(text[i]), i + 1
+            if code >= 0x80:
+                code, following = decode(text, i)
+            i = following
             characters[n] = avalanche(np.uint64(code) * _K)
             n += 1
         character_offsets[d + 1] = n

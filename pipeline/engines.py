@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from .errors import EnvironmentFailure
 from .shard_work import read_arrow
@@ -63,7 +64,11 @@ class Engine(Protocol):
     def exchange(
         self, paths: Sequence[Path], key: str, combine: Callable[[pa.Table], pa.Table]
     ) -> list[pa.Table]:
-        """`combine` of each partition of the Arrow files' rows; rows of one key meet in one partition."""
+        """`combine` of each partition of the Arrow files' rows; rows of one key meet in one partition.
+
+        Args:
+            paths: as `write_partial` leaves them, in the order of `key`.
+        """
         ...
 
     def close(self) -> None:
@@ -133,12 +138,12 @@ class LocalEngine:
     def exchange(
         self, paths: Sequence[Path], key: str, combine: Callable[[pa.Table], pa.Table]
     ) -> list[pa.Table]:
-        """See `Engine.exchange`. The files stay memory-mapped; one partition a worker is in memory."""
-        tables = [read_arrow(path) for path in paths]
-        n_partitions = n_exchange_partitions(sum(table.nbytes for table in tables), self.n_workers)
+        """See `Engine.exchange`. One partition a worker is in memory, and of the files its rows alone."""
+        n_partitions = n_exchange_partitions(sum(path.stat().st_size for path in paths), self.n_workers)
 
         def partition(index: int) -> pa.Table:
-            return combine(pa.concat_tables([rows_of(table, key, index, n_partitions) for table in tables]))
+            rows = [rows_of(read_arrow(path), key, index, n_partitions) for path in paths]
+            return combine(pa.concat_tables(rows))
 
         with ThreadPoolExecutor(self.n_workers) as executor:
             return list(executor.map(partition, range(n_partitions)))
@@ -168,10 +173,20 @@ def n_exchange_partitions(n_bytes: int, n_workers: int) -> int:
     return max(n_workers, -(-n_bytes // EXCHANGE_BYTES))
 
 
+def partition_starts(n_partitions: int) -> NDArray[np.uint64]:
+    """The smallest key of each partition, (n_partitions,): equal ranges of all uint64.
+
+    >>> partition_starts(4) >> np.uint64(60)
+    array([ 0,  4,  8, 12], dtype=uint64)
+    """
+    return np.array([(i << 64) // n_partitions for i in range(n_partitions)], np.uint64)
+
+
 def rows_of(table: pa.Table, key: str, partition: int, n_partitions: int) -> pa.Table:
-    """The rows whose key falls to `partition`."""
+    """The rows whose key falls to `partition`, without a copy, of a table in the order of `key`."""
     keys = table[key].to_numpy()
-    return table.filter(pa.array(keys % np.uint64(n_partitions) == partition))
+    start, *stop = np.searchsorted(keys, partition_starts(n_partitions)[partition : partition + 2]).tolist()
+    return table.slice(start, (stop[0] if stop else len(keys)) - start)
 
 
 def _begin_worker(parent: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from . import engines
-from .engines import MERGE_WIDTH, Merge, n_exchange_partitions
+from .engines import MERGE_WIDTH, Merge, n_exchange_partitions, partition_starts
 from .errors import UsageError
 from .shard_work import read_arrow
 
@@ -96,7 +96,8 @@ class RayEngine:
 
         def tagged(batch: dict[str, Any]) -> pa.Table:
             table = pa.concat_tables([read_arrow(Path(path)) for path in batch["path"]])
-            partition = (table[key].to_numpy() % np.uint64(n_partitions)).astype(np.int64)
+            starts = partition_starts(n_partitions)
+            partition = np.searchsorted(starts, table[key].to_numpy(), side="right") - 1
             return table.append_column(PARTITION, pa.array(partition))
 
         def combined(group: pa.Table) -> pa.Table:

@@ -18,7 +18,7 @@ from cuvee.operators.tokenize import Tokenize
 from cuvee.pipeline import engines
 from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions, rows_of
 from cuvee.pipeline.errors import EnvironmentFailure, InputError
-from cuvee.pipeline.shard_work import write_arrow
+from cuvee.pipeline.shard_work import write_partial
 
 from .conftest import curation_of, file_bytes
 
@@ -123,12 +123,12 @@ def _observations(folder: Path, n_files: int, n_keys: int) -> list[Path]:
     for i in range(n_files):
         n_rows = 300 if n_keys else 0
         columns = {
-            "key": pa.array(random.integers(0, max(1, n_keys), n_rows), pa.uint64()),
+            "key": random.integers(0, max(1, n_keys), n_rows).astype(np.uint64) << np.uint64(50),
             "check": pa.array(np.zeros(n_rows), pa.uint64()),
             ROW: pa.array(np.arange(n_rows) + i * 300, pa.int64()),
         }
         paths.append(folder / f"part-{i}.arrow")
-        write_arrow(paths[-1], pa.table(columns))
+        write_partial(paths[-1], pa.table(columns), "key")
     return paths
 
 
@@ -149,7 +149,8 @@ def test_any_number_of_partitions_gives_the_same_state(
 
 
 def test_partitions_share_no_key_and_lose_no_row() -> None:
-    table = pa.table({"key": pa.array(np.arange(1000) % 37, pa.uint64())})
+    keys = np.sort(np.arange(1000) % 37).astype(np.uint64) << np.uint64(58)
+    table = pa.table({"key": keys})
     parts = [set(rows_of(table, "key", i, 5)["key"].to_pylist()) for i in range(5)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 37
     assert sum(len(rows_of(table, "key", i, 5)) for i in range(5)) == 1000
