@@ -1,16 +1,18 @@
-"""MinHash deduplication on real text: recall and precision against brute force, speed and memory, beside its peers.
+"""MinHash deduplication on real text: recall and precision against brute force, speed, memory, and its peers.
 
-    python -m benchmarks.dedup [--corpus FOLDER] [--quick] [--json] [--peers NAME ...] [--parts NAME ...] [--max-docs N]
+    python -m benchmarks.dedup [--corpus FOLDER] [--quick] [--json] [--peers NAME ...] [--parts NAME ...]
 
-FOLDER holds one folder a domain with `*.jsonl.zst` files. Each peer runs in a virtual environment of its own below
-build/peers, which is made if it is not there. CPU seconds are those of whole processes, start and imports included,
-unless said otherwise. --quick takes three domains, no peer but rensa, and small corpora: under a minute once there is
-an environment. The last line with --json is one JSON object.
+FOLDER holds one folder a domain with `*.jsonl.zst` files. Each peer runs in a virtual environment of its own
+below build/peers, made if it is not there. CPU seconds are those of whole processes, start and imports
+included, except for signatures, which are timed inside their process. --quick takes three domains, one
+threshold, small corpora and no peer but rensa: under a minute once there is an environment. The last line
+with --json is one JSON object.
 """
 
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,7 @@ from benchmarks.dedup_corpus import paragraphs_of, read_corpus, write_jsonl, wri
 from benchmarks.dedup_truth import Pairs, judge, true_pairs
 from cuvee.kernels.minhash import band_keys, permutations, signatures
 from cuvee.kernels.shingles import shingle_hashes, word_hashes
-from cuvee.operators.bands import Bands, choose_bands
+from cuvee.operators.bands import Bands
 from cuvee.operators.minhash_dedup import MinHashDedup
 from cuvee.operators.text_column import text_buffers
 
@@ -70,9 +72,7 @@ def main() -> None:
     console = Console(width=118)
     documents = read_corpus(arguments.corpus, domains)
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Benchmark(
-            console, Path(scratch), documents, peers, THRESHOLDS[1:2] if arguments.quick else THRESHOLDS
-        )
+        bench = Benchmark(console, Path(scratch), documents, peers, (0.8,) if arguments.quick else THRESHOLDS)
         figures: dict[str, Any] = {}
         for part in arguments.parts:
             figures |= bench.growth(n_max) if part == "growth" else getattr(bench, part)()
@@ -109,8 +109,14 @@ def peer_python(peer: str) -> Path:
 class Benchmark:
     """One corpus, measured in every way."""
 
-    def __init__(self, console: Console, folder: Path, documents: list[dict[str, str]], peers: Sequence[str],
-                 thresholds: Sequence[float]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        console: Console,
+        folder: Path,
+        documents: list[dict[str, str]],
+        peers: Sequence[str],
+        thresholds: Sequence[float],
+    ) -> None:
         self.console, self.folder, self.documents = console, folder, documents
         self.peers, self.thresholds = peers, thresholds
         self.jsonl = write_jsonl(folder / "corpus.jsonl", documents)
@@ -140,169 +146,198 @@ class Benchmark:
             self.peer_runs[peer, bands] = folder, measured(command)[0]
         return self.peer_runs[peer, bands]
 
-    def kept(self, names: set[str]) -> np.ndarray:
-        """Which documents stay, (n_docs,)."""
-        return np.array([document["id"] in names for document in self.documents])
-
     def quality(self) -> dict[str, Any]:
         """Recall and precision at each threshold, ours and the peers', and the S-curve."""
         pairs = true_pairs([document["text"] for document in self.documents])
-        table = Table("threshold", "what", "bands", "true pairs", "both kept", "recall", "removed", "justified",
-                      "precision", box=None, header_style="bold")  # fmt: skip
-        found: dict[str, dict[str, Any]] = {}
+        lines = []
         for threshold in self.thresholds:
-            chosen = MinHashDedup(threshold=threshold).bands
-            rows = {("cuvee", chosen): self._kept_by_us(threshold=threshold)}
-            rows["cuvee, not verified", FINEWEB] = self._kept_by_us(
-                threshold=threshold, verify="none", n_bands=14, rows_per_band=8
-            )
-            for peer in self.peers:
-                for bands in {FINEWEB, chosen} if PEERS[peer] == "light" else {FINEWEB}:
-                    if bands == chosen or threshold == 0.8:
-                        folder, _ = self.run_peer(peer, self.jsonl, bands)
-                        rows[peer, bands] = self.kept(
-                            set((folder / "kept.txt").read_text("utf-8").split("\n"))
-                        )
-            for (name, bands), kept in rows.items():
-                judged = judge(pairs, kept, threshold)
-                found.setdefault(str(threshold), {})[f"{name} {bands.n_bands}x{bands.rows_per_band}"] = judged
-                table.add_row(str(threshold), name, f"{bands.n_bands} x {bands.rows_per_band}", *(
-                    f"{judged[key]:,}" for key in ("n_pairs", "n_both_kept", "recall", "n_removed", "n_justified", "precision")
-                ))  # fmt: skip
-        self.console.print(table)
-        recall = {t: {name: judged["recall"] for name, judged in rows.items()} for t, rows in found.items()}
-        precision = {
-            t: {name: judged["precision"] for name, judged in rows.items()} for t, rows in found.items()
+            for (name, bands), kept in self._removals(threshold).items():
+                who = {"threshold": threshold, "what": name, "bands": str(bands)}
+                lines.append(who | judge(pairs, kept, threshold))
+        show(self.console, "Removals beside every true pair", lines)
+        curve = self._s_curve(pairs)
+        show(self.console, "S-curve, on pairs that share no document", curve)
+        figures = {
+            measure: {
+                str(threshold): {
+                    f"{line['what']} {line['bands']}": line[measure]
+                    for line in lines
+                    if line["threshold"] == threshold
+                }
+                for threshold in self.thresholds
+            }
+            for measure in ("recall", "precision")
         }
-        return {"recall": recall, "precision": precision, "quality": found, "s_curve": self._s_curve(pairs)}
+        return {**figures, "removals": lines, "s_curve": curve}
+
+    def _removals(self, threshold: float) -> dict[tuple[str, Bands], np.ndarray]:
+        """Which documents stay, by what was run with which bands."""
+        chosen = MinHashDedup(threshold=threshold).bands
+        fineweb = {"n_bands": FINEWEB.n_bands, "rows_per_band": FINEWEB.rows_per_band}
+        found = {
+            ("cuvee", chosen): self._kept_by_us(threshold=threshold),
+            ("cuvee", FINEWEB): self._kept_by_us(threshold=threshold, **fineweb),
+            ("cuvee, not verified", FINEWEB): self._kept_by_us(verify="none", **fineweb),
+        }
+        for peer in self.peers:
+            for bands in (chosen, FINEWEB) if PEERS[peer] == "light" else (FINEWEB,):
+                folder, _ = self.run_peer(peer, self.jsonl, bands)
+                found[peer, bands] = self._kept(set((folder / "kept.txt").read_text("utf-8").split("\n")))
+        return found
 
     def _kept_by_us(self, **parameters: Any) -> np.ndarray:
         run_dir, _, _ = self.run_ours(self.jsonl, **parameters)
-        (stage,) = run_dir.glob("stages/01-*")
-        parts = [pq.read_table(path, columns=["id"]) for path in stage.glob("part-*.parquet")]
-        return self.kept(set(pa.concat_tables(parts)["id"].to_pylist()))
+        parts = [pq.read_table(path, columns=["id"]) for path in run_dir.glob("stages/01-*/part-*.parquet")]
+        return self._kept(set(pa.concat_tables(parts)["id"].to_pylist()))
 
-    def _s_curve(self, pairs: Pairs) -> list[dict[str, float]]:
-        """By true similarity: how many pairs share a band, how many should, in standard errors of a binomial."""
+    def _kept(self, names: set[str]) -> np.ndarray:
+        return np.array([document["id"] in names for document in self.documents])
+
+    def _s_curve(self, pairs: Pairs) -> list[dict[str, Any]]:
+        """By true similarity: how many pairs share a band and how many should, in standard errors."""
         pairs = pairs.disjoint()
-        data, offsets = text_buffers(
-            pa.chunked_array([pa.array([d["text"] for d in self.documents], pa.large_string())])
-        )
-        shingled = shingle_hashes(*word_hashes(data, offsets), 5)
+        shingled = shingle_hashes(*word_hashes(*text_buffers(texts_of(self.documents))), 5)
         curve = []
-        for bands in (choose_bands(0.8, N_PERM, 0.995), FINEWEB):
-            keys = band_keys(
-                signatures(*shingled, permutations(bands.n_bands * bands.rows_per_band, 1)), bands.n_bands
-            )
+        for bands in (MinHashDedup().bands, FINEWEB):
+            drawn = permutations(bands.n_bands * bands.rows_per_band, 1)
+            keys = band_keys(signatures(*shingled, drawn), bands.n_bands)
             shares = (keys[pairs.a] == keys[pairs.b]).any(axis=1)
             for low in np.arange(0.3, 1.0, 0.1):
                 inside = (pairs.similarity >= low) & (pairs.similarity < low + 0.1)
                 p = bands.candidate_probability(pairs.similarity[inside])
-                n_found, n_expected, deviation = shares[inside].sum(), p.sum(), (p * (1 - p)).sum() ** 0.5
-                curve.append({
-                    "bands": f"{bands.n_bands}x{bands.rows_per_band}", "similarity": round(float(low), 1),
-                    "n_pairs": int(inside.sum()), "n_candidates": int(n_found), "expected": round(float(n_expected), 1),
-                    "standard_errors": round(float((n_found - n_expected) / max(deviation, 0.5)), 2),
-                })  # fmt: skip
-        show(self.console, "S-curve, on pairs that share no document", curve)
+                n_candidates, deviation = int(shares[inside].sum()), (p * (1 - p)).sum() ** 0.5
+                line = {"bands": str(bands), "similarity": round(float(low), 1), "n_pairs": len(p)}
+                line |= {"n_candidates": n_candidates, "expected": round(float(p.sum()), 1)}
+                # Below half a pair's deviation, one pair would look like a wonder.
+                errors = round(float((n_candidates - p.sum()) / max(deviation, 0.5)), 2)
+                curve.append(line | {"standard_errors": errors})
         return curve
 
     def signatures(self) -> dict[str, Any]:
         """MB of text per CPU-second, from text to signatures of 112 values over 5-grams of words."""
         part = self.documents[:: max(1, int(self.mb / 15))]  # about 15 MB: the Python peers are slow
         path = write_jsonl(self.folder / "part.jsonl", part)
-        column = pa.chunked_array([pa.array([document["text"] for document in part], pa.large_string())])
-        mb = len("".join(document["text"] for document in part).encode()) / 1e6
-        drawn = permutations(N_PERM, 1)
-        speeds: dict[str, list[float]] = {"cuvee": []}
-        data, offsets = text_buffers(column)
-        signatures(*shingle_hashes(*word_hashes(data, offsets), 5), drawn)
-        for peer in [None, *(peer for peer in self.peers if PEERS[peer] == "light")] * 3:
-            if peer is None:
-                start = time.process_time()
-                for _ in range(5):
-                    signatures(*shingle_hashes(*word_hashes(data, offsets), 5), drawn)
-                speeds["cuvee"].append(5 * mb / (time.process_time() - start))
-            else:
-                command = [peer_python(peer), PEERS_SCRIPT, "signatures", peer, path, str(N_PERM)]
-                done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        speeds: dict[str, list[float]] = {}
+        for _ in range(3):
+            speeds.setdefault("cuvee", []).append(signing_speed(texts_of(part)))
+            for peer in (peer for peer in self.peers if PEERS[peer] == "light"):
+                command = [peer_python(peer), PEERS_SCRIPT, "signatures", peer, path, N_PERM]
+                done = json.loads(measured(command)[1])
                 speeds.setdefault(peer, []).append(done["mb"] / done["cpu_s"])
         medians = {name: round(float(np.median(found)), 2) for name, found in speeds.items()}
         ratios = {name: round(medians["cuvee"] / speed, 1) for name, speed in medians.items()}
-        show(self.console, "Text to signatures, medians of 3 rounds", [
-            {"what": name, "MB per CPU-s": speed, "cuvee is faster by": ratios[name]} for name, speed in medians.items()
-        ])  # fmt: skip
+        lines = [
+            {"what": name, "MB per CPU-s": medians[name], "cuvee is faster by": ratios[name]}
+            for name in medians
+        ]
+        show(self.console, "Text to signatures, medians of 3 rounds", lines)
         return {"signature_mb_per_cpu_s": medians, "signature_ratio": ratios}
 
     def end_to_end(self) -> dict[str, Any]:
         """Read, sign, exchange, verify, write, beside the peers, start and imports included."""
         self.run_ours(self.jsonl)  # warms the kernels' disk cache
-        big, big_mb = self._repeated(4)
-        results = {
-            "cuvee": self.mb / self.run_ours(self.jsonl)[1],
-            "cuvee, 4 corpora": big_mb / self.run_ours(big)[1],
-        }
+        seconds = [self.run_ours(self.jsonl)[1]]
+        repeated, repeated_mb = self._repeated(4)
+        speeds = {"cuvee, 4 corpora": repeated_mb / self.run_ours(repeated)[1]}
         for peer in self.peers:
-            results[peer] = self.mb / self.run_peer(peer, self.jsonl, FINEWEB)[1]
-        results["cuvee again"] = self.mb / self.run_ours(self.jsonl)[1]
-        ours = (results["cuvee"] + results.pop("cuvee again")) / 2
-        results["cuvee"] = ours
-        lines = [{"what": name, "MB per CPU-s": round(speed, 2), "cuvee": round(ours / speed, 2),
-                  "cuvee, 4 corpora": round(results["cuvee, 4 corpora"] / speed, 2)} for name, speed in results.items()]  # fmt: skip
+            speeds[peer] = self.mb / self.run_peer(peer, self.jsonl, FINEWEB)[1]
+        seconds.append(self.run_ours(self.jsonl)[1])
+        speeds["cuvee"] = self.mb / float(np.mean(seconds))
+        lines = [
+            {
+                "what": name,
+                "MB per CPU-s": round(speed, 2),
+                "cuvee / it": round(speeds["cuvee"] / speed, 2),
+                "cuvee, 4 corpora / it": round(speeds["cuvee, 4 corpora"] / speed, 2),
+            }
+            for name, speed in speeds.items()
+        ]
         show(self.console, f"End to end, one worker, {self.mb:.0f} MB", lines)
-        ratio = {line["what"]: line["cuvee, 4 corpora"] for line in lines}
         return {
             "end_to_end_mb_per_cpu_s": {line["what"]: line["MB per CPU-s"] for line in lines},
-            "end_to_end_ratio": ratio,
-            "end_to_end_ratio_one_corpus": {line["what"]: line["cuvee"] for line in lines},
+            "end_to_end_ratio": {line["what"]: line["cuvee / it"] for line in lines},
+            "end_to_end_ratio_4_corpora": {line["what"]: line["cuvee, 4 corpora / it"] for line in lines},
         }
 
     def _repeated(self, n: int) -> tuple[Path, float]:
-        """The corpus `n` times, words of each copy turned so that copies are no duplicates of each other."""
-        path = self.folder / "repeated.jsonl"
-        copies = (
-            {
-                "id": f"{k}-{document['id']}",
-                "text": document["text"].replace(" ", f" {'xyz'[k - 1]}" if k else " "),
-            }
-            for k in range(n)
-            for document in self.documents
-        )
-        write_jsonl(path, copies)
-        with path.open(encoding="utf-8") as lines:
-            return path, sum(len(json.loads(line)["text"].encode()) for line in lines) / 1e6
+        """The corpus `n` times, each time with other words, so that no copy is a duplicate of another."""
+        documents = []
+        for k in range(n):
+            mark = f" {'-wxyz'[k]}" if k else " "
+            for document in self.documents:
+                text = document["text"].replace(" ", mark)
+                documents.append({"id": f"{k}-{document['id']}", "text": text})
+        path = write_jsonl(self.folder / "repeated.jsonl", documents)
+        return path, sum(len(document["text"].encode()) for document in documents) / 1e6
 
     def growth(self, n_max: int) -> dict[str, Any]:
-        """CPU, memory and exchanged bytes as the corpus grows by 4, and where 3 of 10 documents are one licence."""
+        """CPU, memory and exchanged bytes as documents grow by 4, and where 3 of 10 are one licence."""
         paragraphs = paragraphs_of(self.documents)
-        lines = []
-        for licence in (None, "\n\n".join(paragraphs[::997][:8])):
-            for n_docs in (
-                [n_max // 4**k for k in (3, 2, 1, 0)] if licence is None else (n_max // 16, n_max // 4)
-            ):
-                folder = self.folder / f"grown-{n_docs}-{licence is not None}"
-                path, mb = write_recombined(folder, paragraphs, n_docs, licence)
-                run_dir, cpu, peak = self.run_ours(path, n_workers=2)
-                exchanged = sum(file.stat().st_size for file in run_dir.glob("stages/00-*/fit/*part-*.arrow"))
-                manifest = json.loads(next(run_dir.glob("stages/01-*/manifest.json")).read_text())
-                lines.append({"licence": licence is not None, "n_docs": n_docs, "MB": round(mb), "CPU s": round(cpu, 1),
-                              "peak MB": round(peak), "exchanged B per doc": round(exchanged / n_docs),
-                              "MB per CPU-s": round(mb / cpu, 1), **manifest["fit_summary"]})  # fmt: skip
-        show(self.console, "Growth, two workers", lines)
-        plain, skewed = [x for x in lines if not x["licence"]], [x for x in lines if x["licence"]]
+        licence = "\n\n".join(paragraphs[:: len(paragraphs) // 8][:8])
+        plain = [self._grown(n_max // 4**k, paragraphs) for k in (3, 2, 1, 0)]
+        skewed = [self._grown(n_max // 4**k, paragraphs, licence) for k in (2, 1)]
+        show(self.console, "Growth, two workers", plain)
+        show(self.console, "The same with 3 of 10 documents one licence", skewed)
+        smaller, largest = plain[1], plain[-1]
+        more_mb = largest["peak MB"] - smaller["peak MB"]
+        exchanged = largest["first look, B per doc"] + largest["second look, B per doc"]
         return {
-            "growth": lines,
+            "growth": plain,
+            "growth_licence": skewed,
             "growth_exponent": exponent(plain[1:], "CPU s"),
             "growth_exponent_memory": exponent(plain[1:], "peak MB"),
             "growth_exponent_licence": exponent(skewed, "CPU s"),
-            "bytes_per_document": round(
-                1e6
-                * (plain[-1]["peak MB"] - plain[-2]["peak MB"])
-                / (plain[-1]["n_docs"] - plain[-2]["n_docs"])
-            ),
-            "peak_mb": plain[-1]["peak MB"],
-            "n_docs": plain[-1]["n_docs"],
+            "bytes_per_document": round(1e6 * more_mb / (largest["n_docs"] - smaller["n_docs"])),
+            "peak_mb": largest["peak MB"],
+            "n_docs": largest["n_docs"],
+            "estimate_per_billion_documents": {
+                "cpu_hours": round(1e9 * largest["CPU s"] / largest["n_docs"] / 3600, 1),
+                "exchanged_tb": round(exchanged / 1e3, 2),
+                "state_gb": largest["state, B per doc"],
+            },
         }
+
+    def _grown(self, n_docs: int, paragraphs: list[str], licence: str | None = None) -> dict[str, Any]:
+        folder = self.folder / f"grown-{n_docs}-{licence is not None}"
+        path, mb = write_recombined(folder, paragraphs, n_docs, licence)
+        run_dir, cpu, peak = self.run_ours(path, n_workers=2)
+        looks = {
+            look: sum(file.stat().st_size for file in run_dir.glob(f"stages/00-*/fit/{look}-*.arrow"))
+            / n_docs
+            for look in ("part", "again-part")
+        }
+        state = sum(
+            next(run_dir.glob(f"stages/00-*/fit/{name}.arrow")).stat().st_size for name in ("found", "state")
+        )
+        manifest = json.loads(next(run_dir.glob("stages/01-*/manifest.json")).read_text("utf-8"))
+        shutil.rmtree(run_dir)
+        shutil.rmtree(folder)
+        return {
+            "n_docs": n_docs,
+            "MB": round(mb),
+            "CPU s": round(cpu, 1),
+            "MB per CPU-s": round(mb / cpu, 1),
+            "peak MB": round(peak),
+            "first look, B per doc": round(looks["part"]),
+            "second look, B per doc": round(looks["again-part"]),
+            "state, B per doc": round(state / n_docs),
+            **manifest["fit_summary"],
+        }
+
+
+def texts_of(documents: Sequence[dict[str, str]]) -> pa.ChunkedArray:
+    """The documents' texts as a column."""
+    return pa.chunked_array([pa.array([document["text"] for document in documents], pa.large_string())])
+
+
+def signing_speed(texts: pa.ChunkedArray) -> float:
+    """MB per CPU-second from text to signatures, compiled already."""
+    drawn, (data, offsets) = permutations(N_PERM, 1), text_buffers(texts)
+    signatures(*shingle_hashes(*word_hashes(data, offsets), 5), drawn)
+    start = time.process_time()
+    for _ in range(5):
+        signatures(*shingle_hashes(*word_hashes(data, offsets), 5), drawn)
+    return float(5 * (offsets[-1] - offsets[0]) / 1e6 / (time.process_time() - start))
 
 
 def exponent(lines: Sequence[dict[str, Any]], key: str) -> float:
@@ -315,9 +350,7 @@ def show(console: Console, title: str, lines: Sequence[dict[str, Any]]) -> None:
     """Dictionaries of the same keys as a table."""
     table = Table(*lines[0], title=f"\n{title}", title_justify="left", box=None, header_style="bold")
     for line in lines:
-        table.add_row(
-            *(f"{value:,}" if isinstance(value, int | float) else str(value) for value in line.values())
-        )
+        table.add_row(*(value if isinstance(value, str) else f"{value:,}" for value in line.values()))
     console.print(table)
 
 

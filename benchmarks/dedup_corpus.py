@@ -1,4 +1,4 @@
-"""Corpora for the deduplication benchmark: a corpus as one JSONL file, and any number of documents made from it."""
+"""Corpora for the deduplication benchmark: one JSONL file, and any number of documents made from its own."""
 
 import json
 import random
@@ -40,7 +40,7 @@ def paragraphs_of(documents: list[dict[str, str]]) -> list[str]:
 def recombined(
     paragraphs: list[str], n_docs: int, seed: int, licence: str | None = None
 ) -> Iterator[dict[str, str]]:
-    """Documents of three random paragraphs: of 20, one repeats an earlier one and two differ from one by some words.
+    """Documents of three random paragraphs; of 20, one repeats an earlier one, two differ from one by words.
 
     Args:
         licence: this text with a varying line below it stands for 3 of 10 documents.

@@ -3,10 +3,10 @@
     python dedup_peers.py (datasketch|rensa|datatrove|text-dedup) INPUT.jsonl FOLDER N_BANDS ROWS_PER_BAND
     python dedup_peers.py signatures (datasketch|rensa) INPUT.jsonl N_PERM
 
-The first form writes FOLDER/kept.txt, the ids of the documents that stay, one a line. datasketch and rensa are
-libraries: around them stands the shortest script that does the job (words, 5-grams, signatures, an index of bands,
-union-find, the first of each cluster stays). The others run as their documentation has it. The second form prints
-JSON: text that it signed in MB, the CPU seconds from text to signature, and of these the seconds for shingling.
+The first form writes FOLDER/kept.txt, the ids of the documents that stay. datasketch and rensa are libraries:
+around them stands the shortest script that does the job (words, 5-grams, signatures, an index of
+bands, union-find, the first of each cluster stays). The others run as their documentation has it. The second
+form prints JSON: MB of text, CPU seconds from text to signatures, and those for shingling alone.
 """
 
 import json
@@ -145,13 +145,11 @@ def text_dedup(path, folder, n_bands, rows):
 
     arguments = {
         "path": "json", "data_files": str(path), "split": "train", "cache_dir": str(folder / "cache"),
-        "output": str(folder / "out"), "column": "text", "ngram": N, "min_length": N, "num_perm": n_bands * rows,
-        "b": n_bands, "r": rows, "hash_func": "xxh3", "num_proc": 1, "seed": 1,
+        "output": str(folder / "out"), "column": "text", "ngram": N, "min_length": N, "seed": 1,
+        "num_proc": 1, "num_perm": n_bands * rows, "b": n_bands, "r": rows, "hash_func": "xxh3",
     }  # fmt: skip
-    main(
-        [part for name, value in arguments.items() for part in (f"--{name}", str(value))],
-        standalone_mode=False,
-    )
+    given = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+    main(given, standalone_mode=False)
     write_kept(folder, load_from_disk(str(folder / "out"))["id"])
 
 

@@ -1,4 +1,4 @@
-"""Every pair of documents with its true Jaccard similarity, by brute force, and what a removal makes of them."""
+"""Every pair of documents with its true Jaccard similarity, by brute force, as judge of removals."""
 
 import re
 from collections.abc import Sequence

@@ -19,6 +19,9 @@ class Bands(NamedTuple):
     n_bands: int
     rows_per_band: int
 
+    def __str__(self) -> str:
+        return f"{self.n_bands}x{self.rows_per_band}"
+
     def candidate_probability(self, similarity: Any) -> Any:
         """The chance ``1 - (1 - s**r)**b`` that documents of Jaccard similarity s share one of b bands of r.
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from ..operators.base import ROW, Fit
 from .errors import InputError
+from .partials import write_partial
 from .run_directory import read_json
-from .shard_work import SHARD_BITS, part_name, read_arrow, write_arrow
+from .shard_work import SHARD_BITS, part_name, read_arrow
 
 RUN_BITS = 56
 """Earlier run k of n has the rows from (k - n) << 56: below 0, run after run."""
@@ -39,6 +40,7 @@ class EarlierPartial:
     shard: int
     first_row: int
     target: Path
+    key: str
 
     @property
     def part(self) -> Path:
@@ -96,14 +98,20 @@ def _observing_stage(run: Path, folders: Sequence[str], fit: Fit, where: str) ->
     raise InputError(f"{where}: it did not come as far as the end of {fit.name}; run its recipe again first")
 
 
-def earlier_partials(stages: Sequence[EarlierStage], folder: Path) -> list[EarlierPartial]:
-    """The stages' shards with their rows numbered below 0; what they kept goes to `folder`."""
+def earlier_partials(fit: Fit, folder: Path) -> list[EarlierPartial]:
+    """The shards of the runs that `fit` names, their rows numbered below 0; what they kept goes to `folder`.
+
+    Raises:
+        InputError: an earlier run cannot serve the fit.
+    """
+    stages = earlier_stages(fit)
     return [
         EarlierPartial(
             stage,
             shard,
             ((k - len(stages)) << RUN_BITS) + (shard << SHARD_BITS),
             folder / f"earlier-{k:03d}-{shard:05d}.arrow",
+            fit.exchange_key or "",
         )
         for k, stage in enumerate(stages)
         for shard in stage.shards
@@ -118,4 +126,5 @@ def keep_survivors(earlier: EarlierPartial) -> None:
     stays = ~np.isin(rows, removed)
     moved = rows[stays] - (earlier.shard << SHARD_BITS) + earlier.first_row
     kept = partial.filter(pa.array(stays))
-    write_arrow(earlier.target, kept.set_column(kept.schema.get_field_index(ROW), ROW, pa.array(moved)))
+    kept = kept.set_column(kept.schema.get_field_index(ROW), ROW, pa.array(moved))
+    write_partial(earlier.target, kept, earlier.key)

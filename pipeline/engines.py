@@ -16,12 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from .errors import EnvironmentFailure
-from .shard_work import read_arrow
+from .partials import rows_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,7 +27,7 @@ Merge = Callable[[Sequence[pa.Table]], pa.Table]
 
 MERGE_WIDTH = 8
 """Partials merged at once: the reduction is a tree of this width."""
-EXCHANGE_BYTES = 64 << 20
+EXCHANGE_BYTES = 16 << 20
 """Aimed size of one partition of an exchange."""
 
 
@@ -142,8 +140,7 @@ class LocalEngine:
         n_partitions = n_exchange_partitions(sum(path.stat().st_size for path in paths), self.n_workers)
 
         def partition(index: int) -> pa.Table:
-            rows = [rows_of(read_arrow(path), key, index, n_partitions) for path in paths]
-            return combine(pa.concat_tables(rows))
+            return combine(pa.concat_tables([rows_of(path, key, index, n_partitions) for path in paths]))
 
         with ThreadPoolExecutor(self.n_workers) as executor:
             return list(executor.map(partition, range(n_partitions)))
@@ -171,22 +168,6 @@ def _map(
 def n_exchange_partitions(n_bytes: int, n_workers: int) -> int:
     """Partitions such that each worker has work and none holds much more than `EXCHANGE_BYTES`."""
     return max(n_workers, -(-n_bytes // EXCHANGE_BYTES))
-
-
-def partition_starts(n_partitions: int) -> NDArray[np.uint64]:
-    """The smallest key of each partition, (n_partitions,): equal ranges of all uint64.
-
-    >>> partition_starts(4) >> np.uint64(60)
-    array([ 0,  4,  8, 12], dtype=uint64)
-    """
-    return np.array([(i << 64) // n_partitions for i in range(n_partitions)], np.uint64)
-
-
-def rows_of(table: pa.Table, key: str, partition: int, n_partitions: int) -> pa.Table:
-    """The rows whose key falls to `partition`, without a copy, of a table in the order of `key`."""
-    keys = table[key].to_numpy()
-    start, *stop = np.searchsorted(keys, partition_starts(n_partitions)[partition : partition + 2]).tolist()
-    return table.slice(start, (stop[0] if stop else len(keys)) - start)
 
 
 def _begin_worker(parent: int) -> None:

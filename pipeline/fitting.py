@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..operators.base import ROW, Fit, set_columns
-from .earlier import earlier_partials, earlier_stages, keep_survivors
+from .earlier import earlier_partials, keep_survivors
 from .engines import Engine
-from .shard_work import n_text_bytes, read_arrow, read_part, write_arrow, write_partial
+from .partials import write_partial
+from .shard_work import n_text_bytes, read_arrow, read_part, write_arrow
 
 FOUND = "found.arrow"
 
@@ -61,7 +62,7 @@ def fit_state(
         UnsuitableDataError: the documents are not what the fit's parameters say.
         InputError: an earlier run that the fit names cannot serve it.
     """
-    earlier = earlier_partials(earlier_stages(fit), folder)
+    earlier = earlier_partials(fit, folder)
     engine.map_shards(
         keep_survivors, [entry for entry in earlier if not entry.target.exists()], lambda _: None
     )

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from . import engines
-from .engines import MERGE_WIDTH, Merge, n_exchange_partitions, partition_starts
+from .engines import MERGE_WIDTH, Merge, n_exchange_partitions
 from .errors import UsageError
+from .partials import partition_starts
 from .shard_work import read_arrow
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..operators.duplicates import Duplicates
+from .report_duplicates import closure_sentence, source_section
 from .report_html import (
     EXCERPT_CHARS,
     Html,
@@ -103,9 +104,13 @@ def duplicate_section(rows: RunRows) -> Html | None:
 
 def _deduplication(files: StageFiles, operator: Duplicates) -> Html:
     sizes, largest = _clusters(files, operator)
-    title = element("h3", operator.name)
+    title, n_removed = element("h3", operator.name), files.n_dropped_by(operator)
+    if not n_removed:
+        return join([title, paragraph("No duplicates were found."), closure_sentence(files)])
+    between = [closure_sentence(files), source_section(files, operator)]
     if not sizes:
-        return join([title, paragraph("No duplicates were found.")])
+        told = f"{counted(n_removed, 'document')} left for documents that earlier runs kept."
+        return join([title, paragraph(told), *between])
     n_clusters, n_members = sum(sizes.values()), sum(size * n for size, n in sizes.items())
     n_seen = files.accounting.rows_in
     told = (
@@ -114,8 +119,8 @@ def _deduplication(files: StageFiles, operator: Duplicates) -> Html:
         f"keeper. The largest cluster has {counted(max(sizes), 'document')}."
     )
     shown = _cluster_details(files, operator, largest)
-    parts = [title, paragraph(told), _sizes_plot(sizes), Html("<h4>The largest clusters</h4>"), *shown]
-    return join(parts)
+    heading = Html("<h4>The largest clusters</h4>")
+    return join([title, paragraph(told), _sizes_plot(sizes), *between, heading, *shown])
 
 
 def _clusters(files: StageFiles, operator: Duplicates) -> tuple[dict[int, int], list[tuple[int, int]]]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ..operators.base import ROW, Filter, Fit, FitFilter, FitMap, Map, Operator, set_columns
 from .listing import Shard
+from .partials import write_partial
 from .reading import DOCUMENT_COLUMNS, BrokenShardError, Reader, Reading
 from .run_directory import written_whole
 
@@ -337,12 +338,6 @@ def write_arrow(path: Path, table: pa.Table) -> None:
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         writer.write_table(table)
-
-
-def write_partial(path: Path, partial: pa.Table, key: str) -> None:
-    """Write a partial whole for an exchange: its rows in the order of `key`, a uint64 column."""
-    # A stable sort: on every machine the same bytes.
-    write_arrow(path, partial.take(pa.array(np.argsort(partial[key].to_numpy(), kind="stable"))))
 
 
 def read_arrow(path: Path) -> pa.Table:

@@ -15,10 +15,10 @@ from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.minhash_dedup import MinHashDedup
 from cuvee.operators.pii import Pii
 from cuvee.operators.tokenize import Tokenize
-from cuvee.pipeline import engines
-from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions, rows_of
+from cuvee.pipeline import engines, partials
+from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions
 from cuvee.pipeline.errors import EnvironmentFailure, InputError
-from cuvee.pipeline.shard_work import write_partial
+from cuvee.pipeline.partials import rows_of, write_partial
 
 from .conftest import curation_of, file_bytes
 
@@ -148,13 +148,18 @@ def test_any_number_of_partitions_gives_the_same_state(
         assert state.schema == expected.schema
 
 
-def test_partitions_share_no_key_and_lose_no_row() -> None:
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+def test_partitions_share_no_key_and_lose_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+) -> None:
     keys = np.sort(np.arange(1000) % 37).astype(np.uint64) << np.uint64(58)
-    table = pa.table({"key": keys})
-    parts = [set(rows_of(table, "key", i, 5)["key"].to_pylist()) for i in range(5)]
+    path = tmp_path / "keys.arrow"
+    monkeypatch.setattr(partials, "BATCH_BYTES", batch_bytes)
+    write_partial(path, pa.table({"key": keys[::-1]}), "key")
+    parts = [set(rows_of(path, "key", i, 5)["key"].to_pylist()) for i in range(5)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 37
-    assert sum(len(rows_of(table, "key", i, 5)) for i in range(5)) == 1000
-    assert [n_exchange_partitions(n, 4) for n in (0, 1, 10 << 30)] == [4, 4, 160]
+    assert sum(len(rows_of(path, "key", i, 5)) for i in range(5)) == 1000
+    assert [n_exchange_partitions(n, 4) for n in (0, 1, 10 << 30)] == [4, 4, 640]
 
 
 @pytest.fixture(scope="session")

@@ -348,6 +348,14 @@ def test_clusters_are_told_with_their_members(outcome: Outcome) -> None:
     assert "removed · near · t1" in text
 
 
+def test_duplicates_are_told_by_source_and_what_the_closure_would_have_taken(outcome: Outcome) -> None:
+    page = page_of(outcome)
+    exact, near = (table for table in page.tables if table[0][0] == "removed from")
+    assert exact == [["removed from", "web", "all"], ["web", "3", "3"]]
+    assert near == [["removed from", "web", "all"], ["web", "1", "1"]]
+    assert re.search(r"documents had candidates.* would have taken \d+ more", page.text, re.DOTALL)
+
+
 def test_unreadable_records_and_limits_are_told(outcome: Outcome) -> None:
     page = page_of(outcome)
     assert dict(page.table("reason", "records")) == {"invalid_json": "1", "no_text": "1"}
