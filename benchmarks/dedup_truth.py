@@ -38,7 +38,7 @@ class Pairs:
         return Pairs(self.a[chosen], self.b[chosen], self.similarity[chosen])
 
 
-def true_pairs(texts: Sequence[str], n: int = 5, block: int = 512) -> Pairs:
+def true_pairs(texts: Sequence[str], n: int = 5) -> Pairs:
     """All pairs of texts by the sets of their n-grams of words (``\\w+`` of the text in lowercase)."""
     numbers: dict[tuple[str, ...], int] = {}
     columns: list[int] = []
@@ -48,18 +48,25 @@ def true_pairs(texts: Sequence[str], n: int = 5, block: int = 512) -> Pairs:
         shingles = {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
         columns += [numbers.setdefault(shingle, len(numbers)) for shingle in shingles]
         bounds.append(len(columns))
+    return pairs_of_sets(np.array(columns), np.array(bounds))
+
+
+def pairs_of_sets(columns: NDArray[np.int64], bounds: NDArray[np.int64], block: int = 512) -> Pairs:
+    """All pairs of sets: set d holds the numbers columns[bounds[d]:bounds[d + 1]], each once."""
+    n_sets = len(bounds) - 1
     ones = np.ones(len(columns), dtype=np.int32)
-    sets = scipy.sparse.csr_matrix((ones, columns, bounds), shape=(len(texts), len(numbers)))
+    sets = scipy.sparse.csr_matrix((ones, columns, bounds), shape=(n_sets, int(columns.max()) + 1))
     sizes = np.diff(bounds)
     found = []
-    for start in range(0, len(texts), block):
+    for start in range(0, n_sets, block):
         shared = (sets[start : start + block] @ sets.T).tocoo()
         left = shared.row + start
         similarity = shared.data / (sizes[left] + sizes[shared.col] - shared.data)
         listed = (similarity >= LEAST) & (left < shared.col)
         found.append((left[listed], shared.col[listed], similarity[listed]))
     a, b, similarity = map(np.concatenate, zip(*found, strict=True))
-    return Pairs(a, b, similarity)
+    order = np.lexsort((b, a))
+    return Pairs(a[order], b[order], similarity[order])
 
 
 def judge(pairs: Pairs, kept: NDArray[np.bool_], threshold: float) -> dict[str, float]:
