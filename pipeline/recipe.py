@@ -86,8 +86,11 @@ def as_list(value: object) -> object:
     return tuple(value)
 
 
-def parse_operator(entry: object, info: ValidationInfo | None = None) -> Operator:
+def parse_operator(entry: object, info: ValidationInfo | None) -> Operator:
     """An operator from its bare name, or from a mapping of its name to its parameters.
+
+    Files among them are found from the folder that the context of `info` names; without one they stay as
+    they are. (`info` has no default: pydantic would not pass it then.)
 
     Raises:
         PydanticCustomError: `entry` is neither, or nobody provides such an operator.
