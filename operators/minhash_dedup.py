@@ -22,9 +22,6 @@ from .files import FilePath
 from .priority import check_known
 from .text_column import integers, one_chunk, text_buffers
 
-# Odd, so a bijection of uint64: it spreads the components over the partitions of the exchange.
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-
 
 class MinHashDedup(Duplicates):
     """Remove documents whose n-grams are nearly those of one that is kept.
@@ -148,9 +145,8 @@ class MinHashDedup(Duplicates):
         known, position = positions(integers(found["node"]), integers(table[ROW]))
         table, position = table.filter(pa.array(known)), position[known]
         signed = self._signed(table)
-        component = integers(found["parent"])[position].astype(np.uint64) * _SPREAD
         columns = {
-            "component": component,
+            "component": integers(found["parent"])[position].astype(np.uint64),
             ROW: integers(table[ROW]),
             "priority": np.zeros(len(table), np.int64),
             **self._priorities(table, signed.text_offsets),

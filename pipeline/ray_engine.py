@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from . import engines
 from .engines import MERGE_WIDTH, Merge, n_exchange_partitions
 from .errors import UsageError
-from .partials import partition_starts
+from .partials import partitions
 from .shard_work import read_arrow
 
 T = TypeVar("T")
@@ -97,9 +96,7 @@ class RayEngine:
 
         def tagged(batch: dict[str, Any]) -> pa.Table:
             table = pa.concat_tables([read_arrow(Path(path)) for path in batch["path"]])
-            starts = partition_starts(n_partitions)
-            partition = np.searchsorted(starts, table[key].to_numpy(), side="right") - 1
-            return table.append_column(PARTITION, pa.array(partition))
+            return table.append_column(PARTITION, pa.array(partitions(table[key].to_numpy(), n_partitions)))
 
         def combined(group: pa.Table) -> pa.Table:
             return combine(group.drop_columns([PARTITION]))

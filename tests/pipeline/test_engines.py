@@ -18,7 +18,7 @@ from cuvee.operators.tokenize import Tokenize
 from cuvee.pipeline import engines, partials
 from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions
 from cuvee.pipeline.errors import EnvironmentFailure, InputError
-from cuvee.pipeline.partials import rows_of, write_partial
+from cuvee.pipeline.partials import partitions, rows_of, write_partial
 
 from .conftest import curation_of, file_bytes
 
@@ -162,6 +162,21 @@ def test_partitions_share_no_key_and_lose_no_row(
     assert [n_exchange_partitions(n, 4) for n in (0, 1, 10 << 30)] == [4, 4, 640]
 
 
+@pytest.mark.parametrize("keys", ["rows", "first rows of shards", "hashes", "smallest of 70 hashes"])
+def test_partitions_are_even_whatever_the_keys_are(keys: str) -> None:
+    n, n_partitions = 20_000, 16
+    hashes = np.random.default_rng(0).integers(0, 2**64, (n, 70), dtype=np.uint64)
+    made = {
+        "rows": np.arange(n, dtype=np.uint64),
+        "first rows of shards": np.arange(n, dtype=np.uint64) << np.uint64(32),
+        "hashes": hashes[:, 0],
+        "smallest of 70 hashes": hashes.min(axis=1),
+    }
+    counts = np.bincount(partitions(made[keys], n_partitions), minlength=n_partitions)
+    # 5 standard deviations of a binomial of 20,000 draws.
+    assert abs(counts - n / n_partitions).max() < 5 * (n / n_partitions) ** 0.5
+
+
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
     """A corpus and the bytes of its stages, made by one thread."""
@@ -180,6 +195,19 @@ def test_a_curated_corpus_is_the_same_byte_for_byte(
     assert sorted(found) == sorted(expected)
     assert [path for path in found if found[path] != expected[path]] == []
     assert len(expected) > 30
+
+
+def test_many_partitions_give_the_same_bytes(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Lists of shingles and of band keys pass through the shuffle, too.
+    curation_of(tmp_path, [MinHashDedup()], LocalEngine(1), run="one").run()
+    fits = [*tmp_path.glob("one/stages/*/fit")]
+    monkeypatch.setattr(engines, "EXCHANGE_BYTES", 5_000)
+    for look in ("part-*", "again-part-*"):
+        assert sum(path.stat().st_size for fit in fits for path in fit.glob(look)) > 3 * 5_000
+    curation_of(tmp_path, [MinHashDedup()], engine, run="many").run()
+    assert file_bytes(tmp_path / "many/stages") == file_bytes(tmp_path / "one/stages")
 
 
 def test_documents_without_a_signature_are_no_problem_for_an_exchange(engine: Engine, tmp_path: Path) -> None:
