@@ -1,6 +1,7 @@
 """Removal of documents that are nearly the same as another one that is kept."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -21,6 +22,9 @@ from .duplicates import Duplicates, duplicate_columns, positions
 from .files import FilePath
 from .priority import check_known
 from .text_column import integers, one_chunk, text_buffers
+
+SLICE_BYTES = 1 << 20
+"""Text that is signed at once, so that the words and shingles of the next use the same memory again."""
 
 
 class MinHashDedup(Duplicates):
@@ -126,15 +130,12 @@ class MinHashDedup(Duplicates):
 
     def observe(self, table: pa.Table) -> pa.Table:
         """One row per document and band: `key` uint64, `ROW`, and `priority` if that is needed here."""
-        signed = self._signed(table)
         columns = {ROW: integers(table[ROW])}
         if self.verify == "none":
-            columns |= self._priorities(table, signed.text_offsets)
-        n_bands = self.bands.n_bands
-        keys = band_keys(signed.signatures, n_bands)
-        has = np.diff(signed.offsets) > 0
-        per_band = {name: np.repeat(values[has], n_bands) for name, values in columns.items()}
-        return pa.table({"key": keys[has].ravel(), **per_band})
+            columns |= self._priorities(table, text_buffers(table["text"])[1])
+        keys, has_key = map(np.concatenate, zip(*map(self._keyed, _slices(table)), strict=True))
+        per_band = {name: np.repeat(values[has_key], keys.shape[1]) for name, values in columns.items()}
+        return pa.table({"key": keys[has_key].ravel(), **per_band})
 
     def finish(self, partial: pa.Table) -> pa.Table:
         """The forest itself: who has candidates, and in which component; without `verify` the state."""
@@ -229,6 +230,11 @@ class MinHashDedup(Duplicates):
             scores[f"{self.name}.{name}"] = values
         return scores
 
+    def _keyed(self, table: pa.Table) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Band keys, (n_docs, n_bands), and whether each document has any, (n_docs,)."""
+        signed = self._signed(table)
+        return band_keys(signed.signatures, self.bands.n_bands), np.diff(signed.offsets) > 0
+
     def _signed(self, table: pa.Table) -> "_Signed":
         data, offsets = text_buffers(table["text"])
         if self.unit == "characters":
@@ -261,6 +267,14 @@ class _Signed(NamedTuple):
     shingles: NDArray[np.uint32]  # (n_shingles,)
     offsets: NDArray[np.int64]  # (n_docs + 1,), of shingles
     signatures: NDArray[np.uint32]  # (n_docs, n_perm)
+
+
+def _slices(table: pa.Table) -> list[pa.Table]:
+    """The rows of `table` in slices of about `SLICE_BYTES` of text, at least one."""
+    _, offsets = text_buffers(table["text"])
+    slice_of = (offsets[:-1] - offsets[0]) // SLICE_BYTES
+    cuts = [0, *(np.flatnonzero(np.diff(slice_of)) + 1).tolist(), len(table)]
+    return [table.slice(start, stop - start) for start, stop in pairwise(cuts)]
 
 
 def _fixed(matrix: NDArray[Any]) -> pa.Array:

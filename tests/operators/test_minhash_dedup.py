@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from cuvee.kernels.minhash import permutations, signatures
+from cuvee.operators import minhash_dedup
 from cuvee.operators.bands import MAX_CHOSEN_BANDS, MISSED, Bands, choose_bands, min_agreement
 from cuvee.operators.base import ROW, UnsuitableDataError, summary_of
 from cuvee.operators.minhash_dedup import MinHashDedup
@@ -193,6 +194,14 @@ def test_two_increments_keep_what_one_run_keeps(texts, cut):
     columns = ["minhash_dedup.survivor", "minhash_dedup.similarity", "reason"]
     assert second.select(columns).equals(once.select(columns).slice(cut))
     assert first.select(columns).equals(once.select(columns).slice(0, cut))
+
+
+@pytest.mark.parametrize("texts", [[], [""] * 3, [*WINDOWS, "", "too short", None, *WINDOWS]])
+def test_a_shard_signed_in_slices_is_observed_as_in_one(texts, monkeypatch):
+    table = _table(texts)
+    whole = MinHashDedup().observe(table)
+    monkeypatch.setattr(minhash_dedup, "SLICE_BYTES", 100)
+    assert MinHashDedup().observe(table).equals(whole)
 
 
 def test_of_many_copies_in_a_shard_one_carries_the_shingles():
