@@ -435,6 +435,7 @@ def test_two_texts_are_shown_where_they_differ() -> None:
     assert "characters left out" in left
     assert left.count("<mark>") == right.count("<mark>") == 1
     assert "<mark>" not in "".join(side_by_side(same, same))
+    assert "<mark>beta</mark>" in side_by_side(f"{same}alpha", f"{same.replace(' ', chr(0xA0))}beta")[1]
 
 
 @pytest.fixture(scope="module")
