@@ -206,10 +206,10 @@ class MinHashDedup(Duplicates):
         """
         verdicts = pa.concat_tables(partials)
         check_known(integers(verdicts["priority"]), self.by, f"{self.name}.by")
-        node, root = integers(found["node"]), integers(found["parent"])
-        n_new = int((node >= 0).sum())
+        n_new = int((integers(found["node"]) >= 0).sum())
+        roots, sizes = np.unique(integers(found["parent"]), return_counts=True)
         # The closure keeps one document of each component, or none where an earlier run's is in it.
-        n_closed = n_new - int((np.unique(root) >= 0).sum())
+        n_closed = n_new - int((roots >= 0).sum())
         n_removed = int((integers(verdicts["rank"]) > 0).sum())
         state = verdicts.drop_columns(["priority"]).filter(pc.greater(verdicts["cluster_size"], 1))
         return with_summary(
@@ -217,6 +217,7 @@ class MinHashDedup(Duplicates):
             n_with_candidates=n_new,
             n_removed=n_removed,
             n_more_by_closure=n_closed - n_removed,
+            n_in_largest_component=int(sizes.max(initial=0)),
         )
 
     def scores(self, table: pa.Table, state: pa.Table) -> Scores:

@@ -37,7 +37,8 @@ def closure_sentence(files: StageFiles) -> Html:
     return paragraph(
         f"{counted(summary['n_with_candidates'], 'document')} had candidates. Each one that was removed is "
         "verified to be like its keeper; removing all candidates of candidates, unverified, would have taken "
-        f"{count(summary['n_more_by_closure'])} more."
+        f"{count(summary['n_more_by_closure'])} more. The largest group of candidates of candidates has "
+        f"{counted(summary['n_in_largest_component'], 'document')}."
     )
 
 

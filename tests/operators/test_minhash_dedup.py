@@ -67,7 +67,12 @@ def test_without_verification_it_leaves():
 
 def test_the_summary_says_what_the_closure_would_have_removed_beyond():
     state = fit(MinHashDedup(), [_table([*WINDOWS, "something else altogether " * 9])])
-    assert summary_of(state.schema) == {"n_with_candidates": 3, "n_removed": 1, "n_more_by_closure": 1}
+    assert summary_of(state.schema) == {
+        "n_with_candidates": 3,
+        "n_removed": 1,
+        "n_more_by_closure": 1,
+        "n_in_largest_component": 3,
+    }
 
 
 @pytest.mark.parametrize(
