@@ -1,5 +1,6 @@
 """Runs of cuvee and of its peers as processes of their own, and tables of what they took."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -29,7 +30,9 @@ def measured(command: Sequence[str | Path]) -> tuple[float, str]:
         SystemExit: the command failed; with the end of what it said.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=ROOT)
+    # An installed package has its bytecode; one that runs from its sources must be let keep it.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=ROOT, env=environment)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{(done.stdout + done.stderr)[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
