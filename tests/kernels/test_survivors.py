@@ -63,7 +63,7 @@ def test_whoever_leaves_is_like_a_survivor_and_survivors_of_a_bucket_are_not_ali
 
 def test_a_bucket_that_all_documents_share_takes_linear_time():
     # Nothing is alike: each document is compared with the first BUCKET_DEPTH alone.
-    n = 4 * BUCKET_DEPTH
+    n = BUCKET_DEPTH + 50
     nothing = np.empty(0, np.uint32), np.zeros(1, np.int64)
     sketches = np.random.default_rng(0).integers(0, 256, (n, N_PERM)).astype(np.uint8)
     sketches[-1] = sketches[BUCKET_DEPTH]
