@@ -179,14 +179,17 @@ def _cluster_details(files: StageFiles, operator: Duplicates, largest: list[tupl
         for _, keeper in largest
     }
     texts = fetch(kept_at.values(), ("id", "text", "domain"))
-    removed = fetch(
-        [members[keeper][0][2] for _, keeper in largest if members[keeper]], ("id", "text", "domain")
-    )
+    similarity = f"{operator.name}.similarity"
+    columns = ["id", "text", "domain", *([similarity] if similarity in operator.writes else [])]
+    removed = fetch([members[keeper][0][2] for _, keeper in largest if members[keeper]], columns)
     shown: list[Html] = []
     for size, keeper in largest:
         kept = texts[kept_at[keeper]]
         title = f"{counted(size, 'document')}, kept: {kept['id']}"
-        inside = [_pair(kept, removed[members[keeper][0][2]])] if members[keeper] else []
+        inside: list[Html] = []
+        if members[keeper]:
+            row = removed[members[keeper][0][2]]
+            inside.append(_pair(kept, row, row.get(similarity)))
         listed = [element("li", name) for _, name, _ in members[keeper]]
         n_more = size - 1 - len(listed)
         if n_more > 0:
@@ -213,7 +216,7 @@ def _members(files: StageFiles, operator: Duplicates, keepers: list[int]) -> dic
     return {keeper: sorted(rows)[:N_MEMBERS] for keeper, rows in found.items()}
 
 
-def _pair(kept: Mapping[str, Any], removed: Mapping[str, Any]) -> Html:
+def _pair(kept: Mapping[str, Any], removed: Mapping[str, Any], similarity: float | None) -> Html:
     left, right = side_by_side(kept["text"] or "", removed["text"] or "")
     is_same = kept["text"] == removed["text"]
     columns = [
@@ -223,4 +226,6 @@ def _pair(kept: Mapping[str, Any], removed: Mapping[str, Any]) -> Html:
         for role, row, shown in (("kept", kept, left), ("removed", removed, right))
     ]
     told = "The two texts are the same." if is_same else "Words that only one of the two has are marked."
+    if similarity is not None:
+        told += f" Their similarity is {similarity:.2f}."
     return join([element("div", *columns, class_="pair"), element("p", told, class_="note")])

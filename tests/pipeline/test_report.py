@@ -354,6 +354,8 @@ def test_duplicates_are_told_by_source_and_what_the_closure_would_have_taken(out
     assert exact == [["removed from", "web", "all"], ["web", "3", "3"]]
     assert near == [["removed from", "web", "all"], ["web", "1", "1"]]
     assert re.search(r"documents had candidates.* would have taken \d+ more", page.text, re.DOTALL)
+    assert re.search(r"only one of the two has are marked. Their similarity is 0\.\d\d\.", page.text)
+    assert "largest group of candidates of candidates has 2 documents" in " ".join(page.text.split())
 
 
 def test_unreadable_records_and_limits_are_told(outcome: Outcome) -> None:
