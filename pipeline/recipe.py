@@ -25,9 +25,8 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from ..operators.base import Operator
+from ..operators.base import Operator, refusal
 from ..operators.registry import UnknownOperatorError, find_operator
 from .located_yaml import Keys, LocatedYaml, Position, Problem, RecipeError, found, read_yaml
 from .recipe_checks import cross_checks
@@ -42,11 +41,6 @@ BYTES_IN = {"B": 1} | {
 }
 SECTIONS = ("reading", "tokenize", "mix", "train", "engine")
 DocumentColumn = Literal["text", "id", "url", "lang", "domain"]
-
-
-def refusal(message: str) -> PydanticCustomError:
-    """An error of validation that says `message` as it stands, braces and all."""
-    return PydanticCustomError("refused", "{message}", {"message": message})
 
 
 def parse_bytes(size: object) -> object:
@@ -92,8 +86,11 @@ def as_list(value: object) -> object:
     return tuple(value)
 
 
-def parse_operator(entry: object, info: ValidationInfo | None = None) -> Operator:
+def parse_operator(entry: object, info: ValidationInfo | None) -> Operator:
     """An operator from its bare name, or from a mapping of its name to its parameters.
+
+    Files among them are found from the folder that the context of `info` names; without one they stay as
+    they are. (`info` has no default: pydantic would not pass it then.)
 
     Raises:
         PydanticCustomError: `entry` is neither, or nobody provides such an operator.

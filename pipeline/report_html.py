@@ -222,8 +222,10 @@ def side_by_side(left: str, right: str) -> tuple[Html, Html]:
 
 
 def _first_difference(left: str, right: str) -> int:
+    """Where one text has other words; another kind of white space is no such difference."""
     length = min(len(left), len(right))
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), length)
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b and not (a.isspace() and b.isspace())), length)
 
 
 def _gap(n_chars: int) -> Html:

@@ -165,7 +165,7 @@ def _target(run_dir: Path, assignments: Sequence[str]) -> _Target:
         raise InputError(f"{run_dir} holds no plan.json: it is no run directory of cuvee")
     resolved = read_json(plan)
     try:
-        operators = [parse_operator(entry) for entry in resolved["recipe"]["curate"]]
+        operators = [parse_operator(entry, None) for entry in resolved["recipe"]["curate"]]
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{plan}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -262,7 +262,7 @@ def _near(name: str, known: Sequence[str] | Mapping[str, Any] | frozenset[str]) 
 
 def _changed(operator: Decides, values: Mapping[str, Any]) -> Decides:
     try:
-        changed = parse_operator({operator.name: operator.model_dump(mode="json") | dict(values)})
+        changed = parse_operator({operator.name: operator.model_dump(mode="json") | dict(values)}, None)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -122,6 +122,12 @@ def test_paths_start_from_the_recipes_folder_and_expand(load: Load, tmp_path: Pa
     assert load(MINIMAL, base="/corpus").recipe.inputs[0].path == ("/corpus/wiki.jsonl",)
 
 
+def test_operators_find_their_files_from_the_recipes_folder_too(load: Load) -> None:
+    curate = "curate:\n  - minhash_dedup: {against: [../old, /elsewhere]}\n"
+    (operator,) = load(MINIMAL + curate, base="/corpus/new").recipe.curate
+    assert operator.against == ("/corpus/old", "/elsewhere")
+
+
 @pytest.mark.parametrize(
     ("written", "n_bytes"), [("4096", 4096), ("64MB", 64_000_000), ("1.5GiB", 3 * 2**29), ("2 kB", 2000)]
 )

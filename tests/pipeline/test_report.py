@@ -350,6 +350,16 @@ def test_clusters_are_told_with_their_members(outcome: Outcome) -> None:
     assert "removed · near · t1" in text
 
 
+def test_duplicates_are_told_by_source_and_what_the_closure_would_have_taken(outcome: Outcome) -> None:
+    page = page_of(outcome)
+    exact, near = (table for table in page.tables if table[0][0] == "removed from")
+    assert exact == [["removed from", "web", "all"], ["web", "3", "3"]]
+    assert near == [["removed from", "web", "all"], ["web", "1", "1"]]
+    assert re.search(r"documents had candidates.* would have taken \d+ more", page.text, re.DOTALL)
+    assert re.search(r"only one of the two has are marked. Their similarity is 0\.\d\d\.", page.text)
+    assert "largest group of candidates of candidates has 2 documents" in " ".join(page.text.split())
+
+
 def test_unreadable_records_and_limits_are_told(outcome: Outcome) -> None:
     page = page_of(outcome)
     assert dict(page.table("reason", "records")) == {"invalid_json": "1", "no_text": "1"}
@@ -453,6 +463,7 @@ def test_two_texts_are_shown_where_they_differ() -> None:
     assert "characters left out" in left
     assert left.count("<mark>") == right.count("<mark>") == 1
     assert "<mark>" not in "".join(side_by_side(same, same))
+    assert "<mark>beta</mark>" in side_by_side(f"{same}alpha", f"{same.replace(' ', chr(0xA0))}beta")[1]
 
 
 @pytest.fixture(scope="module")
