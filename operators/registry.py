@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from .base import Operator
 from .c4 import C4
 from .decontaminate import Decontaminate
+from .cluster import Cluster
 from .exact_dedup import ExactDedup
 from .extract import Extract
 from .fineweb import Fineweb
@@ -19,6 +20,7 @@ from .minhash_dedup import MinHashDedup
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
 from .rehydrate import Rehydrate
+from .semantic_dedup import SemanticDedup
 from .substring_dedup import SubstringDedup
 from .url_dedup import UrlDedup
 from .url_filter import UrlFilter
@@ -42,6 +44,8 @@ BUILT_IN: tuple[type[Operator], ...] = (
     SubstringDedup,
     Decontaminate,
     Rehydrate,
+    Cluster,
+    SemanticDedup,
     Pii,
 )
 ENTRY_POINTS = "cuvee.operators"
