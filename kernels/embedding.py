@@ -1,9 +1,9 @@
-"""Documents as short vectors: hashed words, weighed and projected, in integers so that every machine agrees.
+"""Documents as short vectors in integers, so that every machine, shard and order of summation agrees.
 
-A document's features are its words' hashes, folded into `n_buckets`; a word that occurs c times counts
-``1 + log(c)``. The projection holds one row of d numbers for each bucket, its weight included. A vector is
-the sum of its features' rows, scaled to length `UNIT` and rounded: dot products of such vectors are exact
-integers, and their quotient by ``UNIT**2`` is the cosine within ``d**0.5 / UNIT``.
+A vector has length `UNIT` and integer coordinates. By Cauchy and Schwarz every partial sum of a dot product
+is an integer of at most ``(UNIT + d**0.5 / 2)**2 < 2**24``, which float32 holds exactly: dot products come
+out the same from any BLAS, library or GPU. Their quotient by ``UNIT**2`` is the cosine, with a standard error
+of ``6**-0.5 / UNIT`` = 0.0001 from rounding.
 """
 
 from typing import NamedTuple
@@ -13,54 +13,61 @@ from numpy.typing import NDArray
 
 from .jit import kernel
 
-UNIT = 1 << 14
-"""The length of a vector: products of two fit into 32 bits."""
+UNIT = 4000
+"""The length of a vector: the largest round number with exact products up to `MAX_DIMENSIONS`."""
+MAX_DIMENSIONS = 4096
 
 
 class Features(NamedTuple):
-    """The words of documents, counted.
+    """The words, or tokens, of documents, counted.
 
     offsets: int64, (n_docs + 1,), document d's features are those of offsets[d] to offsets[d + 1].
-    buckets: int64, (n_features,), ascending within a document, each once.
+    ids: int64, (n_features,), ascending within a document, each once.
     counts: int64, (n_features,).
     """
 
     offsets: NDArray[np.int64]
-    buckets: NDArray[np.int64]
+    ids: NDArray[np.int64]
     counts: NDArray[np.int64]
 
 
-def word_features(words: NDArray[np.uint64], word_offsets: NDArray[np.int64], n_buckets: int) -> Features:
-    """The documents' words, folded into buckets and counted.
+def count_features(ids: NDArray[np.int64], id_offsets: NDArray[np.int64], n_ids: int) -> Features:
+    """How often each id occurs in each document.
 
     Args:
-        words: uint64, (n_words,), and word_offsets: int64, (n_docs + 1,), as `word_hashes` gives them.
-        n_buckets: how many; two words share a bucket with probability 1 / n_buckets.
+        ids: int64, (n,), each in [0, n_ids); document d has ids[id_offsets[d]:id_offsets[d + 1]].
+        id_offsets: int64, (n_docs + 1,).
     """
-    buckets = (words[word_offsets[0] : word_offsets[-1]] % np.uint64(n_buckets)).astype(np.int64)
-    document = np.repeat(np.arange(len(word_offsets) - 1), np.diff(word_offsets))
-    cells, counts = np.unique(document * n_buckets + buckets, return_counts=True)
-    offsets = np.searchsorted(cells, np.arange(len(word_offsets)) * n_buckets)
-    return Features(offsets.astype(np.int64), cells % n_buckets, counts.astype(np.int64))
+    document = np.repeat(np.arange(len(id_offsets) - 1), np.diff(id_offsets))
+    cells, counts = np.unique(
+        document * n_ids + ids[id_offsets[0] : id_offsets[-1]].astype(np.int64), return_counts=True
+    )
+    offsets = np.searchsorted(cells, np.arange(len(id_offsets)) * n_ids)
+    return Features(offsets.astype(np.int64), cells % n_ids, counts.astype(np.int64))
 
 
-def project(features: Features, projection: NDArray[np.float32]) -> NDArray[np.int16]:
-    """The documents' vectors.
+def project(
+    features: Features, weights: NDArray[np.float64], projection: NDArray[np.float32]
+) -> NDArray[np.int16]:
+    """Each document's weighed sum of its features' rows, scaled to length `UNIT` and rounded.
 
     Args:
-        projection: float32, (n_buckets, d).
+        weights: float64, (n_features,).
+        projection: float32, (n_ids, d).
     Returns:
-        int16, (n_docs, d), of length `UNIT` but for rounding; 0 where all features project to 0.
+        int16, (n_docs, d); 0 where all features project to 0.
     """
-    return _project(features.offsets, features.buckets, np.log1p(features.counts - 1.0) + 1, projection)
+    return _project(features.offsets, features.ids, weights, projection)
 
 
-def project_reference(features: Features, projection: NDArray[np.float32]) -> NDArray[np.int16]:
+def project_reference(
+    features: Features, weights: NDArray[np.float64], projection: NDArray[np.float32]
+) -> NDArray[np.int16]:
     """`project` in plain numpy, one feature after another."""
     vectors = np.zeros((len(features.offsets) - 1, projection.shape[1]))
     document = np.repeat(np.arange(len(vectors)), np.diff(features.offsets))
-    for d, bucket, count in zip(document, features.buckets, features.counts, strict=True):
-        vectors[d] += (np.log1p(count - 1.0) + 1) * projection[bucket].astype(np.float64)
+    for d, row, weight in zip(document, features.ids, weights, strict=True):
+        vectors[d] += weight * projection[row].astype(np.float64)
     for vector in vectors:
         square = 0.0
         for value in vector:
@@ -73,7 +80,7 @@ def project_reference(features: Features, projection: NDArray[np.float32]) -> ND
 @kernel
 def _project(
     offsets: NDArray[np.int64],
-    buckets: NDArray[np.int64],
+    ids: NDArray[np.int64],
     weights: NDArray[np.float64],
     projection: NDArray[np.float32],
 ) -> NDArray[np.int16]:
@@ -84,7 +91,7 @@ def _project(
     for doc in range(n_docs):
         total[:] = 0
         for f in range(offsets[doc], offsets[doc + 1]):
-            row = projection[buckets[f]]
+            row = projection[ids[f]]
             for j in range(d):
                 total[j] += weights[f] * np.float64(row[j])
         square = 0.0
@@ -97,51 +104,63 @@ def _project(
     return vectors
 
 
+def to_unit(vectors: NDArray[np.floating]) -> NDArray[np.int16]:
+    """Any vectors, (n, d), as integers of length `UNIT`; 0 stays 0.
+
+    >>> to_unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[2400, 3200], [0, 0]]
+    """
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.rint(vectors * (UNIT / np.where(lengths > 0, lengths, 1))).astype(np.int16)
+
+
 def nearest(
-    vectors: NDArray[np.int16], centroids: NDArray[np.int16]
+    vectors: NDArray[np.int16], centroids: NDArray[np.int16], prices: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The centroid of largest dot product for each vector, the first of equals.
+    """The centroid of largest dot product less its price for each vector, the first of equals.
 
     Args:
-        vectors: int16, (n_docs, d); centroids: int16, (n_centroids, d); of length `UNIT`.
+        vectors: int16, (n, d); centroids: int16, (k, d), k at least 1; all of length `UNIT` or 0.
+        prices: int64, (k,), 0 unless given.
     Returns:
-        int64, (n_docs,), which centroid; int64, (n_docs,), the dot product.
+        int64, (n,), which centroid; int64, (n,), the dot product with it.
     """
-    return _nearest(vectors, centroids)
+    prices = np.zeros(len(centroids), np.int64) if prices is None else prices
+    return _nearest(np.ascontiguousarray(vectors), np.ascontiguousarray(centroids.T, np.float32), prices)
 
 
 def nearest_reference(
-    vectors: NDArray[np.int16], centroids: NDArray[np.int16]
+    vectors: NDArray[np.int16], centroids: NDArray[np.int16], prices: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`nearest` in numpy."""
     products = vectors.astype(np.int64) @ centroids.astype(np.int64).T
-    return products.argmax(axis=1), products.max(axis=1)
+    which = (products - (0 if prices is None else prices)).argmax(axis=1)
+    return which, products[np.arange(len(vectors)), which]
 
 
 @kernel
 def _nearest(
-    vectors: NDArray[np.int16], centroids: NDArray[np.int16]
+    vectors: NDArray[np.int16], columns: NDArray[np.float32], prices: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    which = np.zeros(len(vectors), np.int64)
-    best = np.empty(len(vectors), np.int64)
-    for i in range(len(vectors)):
-        for c in range(len(centroids)):
-            product = _dot(vectors[i], centroids[c])
-            if c == 0 or product > best[i]:
-                which[i], best[i] = c, product
+    n, (d, k) = len(vectors), columns.shape
+    which, best = np.zeros(n, np.int64), np.empty(n, np.int64)
+    products = np.empty(k, np.float32)
+    for i in range(n):
+        products[:] = 0
+        for j in range(d):
+            value, column = np.float32(vectors[i, j]), columns[j]
+            for c in range(k):
+                products[c] += value * column[c]
+        least = np.int64(0)
+        for c in range(k):
+            score = np.int64(products[c]) - prices[c]
+            if c == 0 or score > least:
+                which[i], best[i], least = c, np.int64(products[c]), score
     return which, best
 
 
-@kernel
-def _dot(a: NDArray[np.int16], b: NDArray[np.int16]) -> np.int32:
-    product = np.int32(0)
-    for j in range(len(a)):
-        product += np.int32(a[j]) * np.int32(b[j])
-    return product
-
-
 def near_kept(vectors: NDArray[np.int16], least: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each vector in turn, the kept one before it that is nearest; it is kept if none reaches `least`.
+    """For each vector in turn, the kept one before it that is nearest; it is kept if none exceeds `least`.
 
     Args:
         vectors: int16, (n, d), of length `UNIT`, in order of priority.
@@ -151,7 +170,7 @@ def near_kept(vectors: NDArray[np.int16], least: int) -> tuple[NDArray[np.int64]
         -UNIT**2 for the first.
     Cost: n times the number kept.
     """
-    return _near_kept(vectors, least)
+    return _near_kept(np.ascontiguousarray(vectors), least)
 
 
 def near_kept_reference(
@@ -172,13 +191,16 @@ def near_kept_reference(
 
 @kernel
 def _near_kept(vectors: NDArray[np.int16], least: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    which = np.full(len(vectors), -1)
-    best = np.full(len(vectors), -UNIT * UNIT)
-    kept = np.empty(len(vectors), np.int64)
+    n, d = vectors.shape
+    which, best = np.full(n, -1), np.full(n, -UNIT * UNIT)
+    kept = np.empty(n, np.int64)
     n_kept = 0
-    for i in range(len(vectors)):
+    for i in range(n):
         for k in range(n_kept):
-            product = _dot(vectors[i], vectors[kept[k]])
+            other = vectors[kept[k]]
+            product = np.int32(0)
+            for j in range(d):
+                product += np.int32(vectors[i, j]) * np.int32(other[j])
             if product > best[i] or which[i] < 0:
                 which[i], best[i] = kept[k], product
         if best[i] <= least:

@@ -8,6 +8,7 @@ from .base import Operator
 from .c4 import C4
 from .decontaminate import Decontaminate
 from .cluster import Cluster
+from .decontaminate import Decontaminate
 from .exact_dedup import ExactDedup
 from .extract import Extract
 from .fineweb import Fineweb
@@ -19,6 +20,7 @@ from .length import Length
 from .minhash_dedup import MinHashDedup
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
+from .prototype_pruning import PrototypePruning
 from .rehydrate import Rehydrate
 from .semantic_dedup import SemanticDedup
 from .substring_dedup import SubstringDedup
@@ -46,6 +48,7 @@ BUILT_IN: tuple[type[Operator], ...] = (
     Rehydrate,
     Cluster,
     SemanticDedup,
+    PrototypePruning,
     Pii,
 )
 ENTRY_POINTS = "cuvee.operators"

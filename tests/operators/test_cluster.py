@@ -1,13 +1,15 @@
-"""Domains from words, and duplicates by their vectors."""
+"""Domains from words, and what they are called."""
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
 from cuvee.kernels.embedding import UNIT
-from cuvee.operators.cluster import UNCLUSTERED, Cluster
-from cuvee.operators.semantic_dedup import SemanticDedup
+from cuvee.operators.base import ROW
+from cuvee.operators.cluster import NO_CLUSTERS, Cluster
+from cuvee.operators.cluster_names import name_clusters
 
 TOPICS = {
     "wine": "cellar barrel grape vintage cork bottle vineyard oak tannin harvest",
@@ -21,7 +23,7 @@ CLUSTER = Cluster(n_clusters=3, dimensions=8, n_buckets=4096)
 def topics():
     random = np.random.default_rng(0)
     rows = [
-        (topic, " ".join(random.choice(words.split(), 30)))
+        (topic, " ".join(random.choice([*words.split(), "the", "and"], 30)))
         for topic, words in TOPICS.items()
         for _ in range(40)
     ]
@@ -37,22 +39,35 @@ def topics():
     )
 
 
+def _state(operator, table):
+    observed = operator.observe(table.append_column(ROW, pa.array(range(len(table)), pa.int64())))
+    return operator.finish(observed).to_pylist()[0]
+
+
 def test_documents_of_one_topic_are_one_domain_named_by_its_words(topics, check_operator):
     result = check_operator(CLUSTER, topics)
+    result = result.filter(result["cluster.id"].is_valid())
     pairs = set(zip(result["topic"].to_pylist(), result["domain"].to_pylist(), strict=True))
-    assert len(pairs) == 4, "one domain for each topic, and one for documents without words"
+    assert len(pairs) == 3, "one domain for each topic"
     for topic, domain in pairs:
-        expected = {UNCLUSTERED} if topic == "none" else set(TOPICS[topic].split())
-        assert set(domain.split("-")) <= expected
+        assert set(domain.split("-")) <= set(TOPICS[topic].split()), "a stop word is no name"
+
+
+def test_a_document_without_words_joins_the_largest_domain_and_has_no_cluster(topics, check_operator):
+    result = check_operator(CLUSTER, topics)
+    largest = pc.mode(result["cluster.id"])[0]["mode"].as_py()
+    name = result.filter(pc.equal(result["cluster.id"], largest))["domain"][0].as_py()
+    assert result["domain"].to_pylist()[-2:] == [name, name]
+    for column in ("cluster.id", "cluster.leaf", "cluster.similarity"):
+        assert result[column].to_pylist()[-2:] == [None, None]
+    empty = check_operator(CLUSTER, topics.slice(len(topics) - 2))
+    assert empty["domain"].to_pylist() == [NO_CLUSTERS] * 2
 
 
 def test_vectors_have_one_length_and_similarities_are_their_cosines(topics, check_operator):
     result = check_operator(CLUSTER, topics)
     vectors = np.array(result["cluster.vector"].to_pylist(), float)
     assert (np.abs(np.linalg.norm(vectors[:-2], axis=1) - UNIT) < 2).all()
-    assert (
-        result["cluster.id"].to_pylist()[-2:] == result["cluster.similarity"].to_pylist()[-2:] == [None, None]
-    )
     similarity = np.array(result["cluster.similarity"].to_pylist()[:-2])
     assert ((similarity > 0.5) & (similarity <= 1.001)).all()
 
@@ -64,7 +79,62 @@ def test_the_domain_may_stay_as_it_was(topics, check_operator):
 
 def test_a_sample_decides_for_all_documents(topics, check_operator):
     result = check_operator(CLUSTER.model_copy(update={"sample_documents": 30}), topics)
-    assert len(set(zip(result["topic"].to_pylist(), result["domain"].to_pylist(), strict=True))) == 4
+    result = result.filter(result["cluster.id"].is_valid())
+    assert len(set(zip(result["topic"].to_pylist(), result["domain"].to_pylist(), strict=True))) == 3
+
+
+def test_leaves_lie_within_clusters_in_proportion_to_their_sizes(topics, check_operator):
+    operator = CLUSTER.model_copy(update={"n_clusters": 2, "leaves_per_cluster": 3})
+    result = check_operator(operator, topics).filter(
+        pc.is_valid(check_operator(operator, topics)["cluster.id"])
+    )
+    pairs = set(zip(result["cluster.leaf"].to_pylist(), result["cluster.id"].to_pylist(), strict=True))
+    assert len(pairs) == len(dict(pairs)) == 6, "a leaf has one cluster"
+    # 80 documents of 120 have 4 of the 6 leaves, 40 have 2.
+    assert sorted(np.bincount(list(dict(pairs).values()))) == [2, 4]
+
+
+def test_a_balanced_clustering_gives_no_domain_more_than_its_share(topics, check_operator):
+    # Two of the three topics would be one domain of 80 of the 120 documents.
+    operator = CLUSTER.model_copy(update={"n_clusters": 2, "max_imbalance": 1.1})
+    result = check_operator(operator, topics)
+    sizes = np.bincount(result["cluster.id"].drop_null().to_numpy())
+    assert sizes.max() <= 66
+
+
+def test_small_clusters_are_dissolved(topics):
+    few = pa.concat_tables(
+        [
+            topics.slice(0, 100),
+            pa.table(
+                {
+                    "id": ["x", "y"],
+                    "text": pa.array(["alpha beta gamma delta"] * 2, pa.large_string()),
+                    "topic": ["odd"] * 2,
+                    "domain": pa.nulls(2, pa.string()),
+                }
+            ),
+        ]
+    )
+    operator = CLUSTER.model_copy(update={"n_clusters": 4, "n_restarts": 5})
+    assert min(_state(operator, few)["n_sampled"]) >= operator.min_documents
+    assert min(_state(operator.model_copy(update={"min_documents": 1}), few)["n_sampled"]) == 2
+
+
+def test_clear_topics_are_stable_and_well_apart_and_noise_is_not(topics):
+    state = _state(CLUSTER, topics)
+    assert state["rand_index"] == 1
+    assert state["stability"] == [1, 1, 1]
+    assert min(state["silhouette"]) > 0.5
+    shuffled = np.random.default_rng(0).permutation(
+        [w for words in TOPICS.values() for w in words.split()] * 120
+    )
+    noise = topics.slice(0, 120).set_column(
+        1, "text", pa.array([" ".join(words) for words in shuffled.reshape(120, 30)], pa.large_string())
+    )
+    state = _state(CLUSTER, noise)
+    assert state["rand_index"] < 0.5
+    assert max(state["silhouette"]) < 0.5
 
 
 def test_there_are_no_more_domains_than_different_documents(table_of, check_operator):
@@ -74,47 +144,23 @@ def test_there_are_no_more_domains_than_different_documents(table_of, check_oper
     assert sorted(result["cluster.id"].to_pylist()) == [0, 0, 1]
 
 
-def _vectors(cosines_to_first, clusters, similarities=None):
-    """Documents whose vectors lie in a plane, at these cosines to the axis."""
-    angles = np.arccos(cosines_to_first)
-    vectors = np.rint(UNIT * np.stack([np.cos(angles), np.sin(angles)], axis=1)).astype(np.int16)
-    n = len(angles)
-    return pa.table(
-        {
-            "id": [f"doc-{i}" for i in range(n)],
-            "cluster.id": pa.array(clusters, pa.int64()),
-            "cluster.similarity": pa.array(similarities or [0.5] * n, pa.float64()),
-            "cluster.vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 2),
-        }
-    )
+def test_names_leave_out_what_is_said_everywhere_and_tell_equal_names_apart():
+    texts = [f"the {topic} of the {topic} page" for topic in ("wine", "wine", "code", "code", "law", "law")]
+    assert name_clusters(texts, np.arange(6) // 2, 3) == ["wine", "code", "law"]
+    same = name_clusters(["one word"] * 3, np.arange(3), 3)
+    assert same == ["cluster", "cluster-2", "cluster-3"], "words of all clusters name none"
 
 
-def test_what_resembles_a_document_that_stays_goes_and_no_chain_does(check_operator):
-    # 0, 15 and 30 degrees: neighbours at 0.966, the ends at 0.866. The second goes, so the third stays.
-    table = _vectors(np.cos(np.radians([0, 15, 30, 0])), [0, 0, 0, 1])
-    result = check_operator(SemanticDedup(), table)
-    assert result["reason"].to_pylist() == [None, "semantic_duplicate", None, None]
-    assert result["semantic_dedup.keeper"].to_pylist() == [0, 0, 2, 3]
-    assert result["semantic_dedup.similarity"][1].as_py() == pytest.approx(np.cos(np.radians(15)), abs=1e-4)
-
-
-@pytest.mark.parametrize(("keep", "stays"), [("hard", 2), ("easy", 1), ("first", 0)])
-def test_who_stays_is_chosen_by_the_distance_to_the_centre(keep, stays, check_operator):
-    table = _vectors([1.0, 1.0, 1.0], [0, 0, 0], [0.8, 0.9, 0.7])
-    result = check_operator(SemanticDedup(keep=keep), table)
-    assert np.flatnonzero(result["reason"].is_null()).tolist() == [stays]
-    assert set(result["semantic_dedup.keeper"].to_pylist()) == {stays}
-
-
-def test_a_document_without_a_cluster_stays(check_operator):
-    result = check_operator(SemanticDedup(), _vectors([1.0, 1.0], [None, None]))
-    assert result["reason"].null_count == 2
+def test_scripts_without_spaces_and_with_vowel_signs_give_whole_names():
+    texts = ["我们提供葡萄酒和葡萄酒", "葡萄酒在酒窖", "हिन्दी भाषा", "हिन्दी किताब", "river", "river"]
+    names = name_clusters(texts, np.arange(6) // 2, 3)
+    assert "葡萄" in names[0]
+    assert names[1].startswith("हिन्दी")
 
 
 @pytest.mark.parametrize(
-    ("operator", "wrong"),
-    [(Cluster, {"n_clusters": 0}), (Cluster, {"dimensions": 0}), (SemanticDedup, {"max_similarity": 2.0})],
+    "wrong", [{"n_clusters": 0}, {"dimensions": 0}, {"max_imbalance": 1.0}, {"min_documents": 0}]
 )
-def test_a_wrong_parameter_is_refused(operator, wrong):
+def test_a_wrong_parameter_is_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
-        operator(**wrong)
+        Cluster(**wrong)
