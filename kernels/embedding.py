@@ -39,9 +39,7 @@ def count_features(ids: NDArray[np.int64], id_offsets: NDArray[np.int64], n_ids:
         id_offsets: int64, (n_docs + 1,).
     """
     document = np.repeat(np.arange(len(id_offsets) - 1), np.diff(id_offsets))
-    cells, counts = np.unique(
-        document * n_ids + ids[id_offsets[0] : id_offsets[-1]].astype(np.int64), return_counts=True
-    )
+    cells, counts = np.unique(document * n_ids + ids[id_offsets[0] : id_offsets[-1]], return_counts=True)
     offsets = np.searchsorted(cells, np.arange(len(id_offsets)) * n_ids)
     return Features(offsets.astype(np.int64), cells % n_ids, counts.astype(np.int64))
 

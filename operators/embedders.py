@@ -71,7 +71,8 @@ class CorpusWords:
 
 def _word_features(data: NDArray[np.uint8], offsets: NDArray[np.int64], n_buckets: int) -> Features:
     words, word_offsets = word_hashes(data, offsets)
-    return count_features(words % np.uint64(n_buckets), word_offsets, n_buckets)
+    buckets = (words % np.uint64(n_buckets)).astype(np.int64)
+    return count_features(buckets, word_offsets, n_buckets)
 
 
 def _sublinear(features: Features) -> NDArray[np.float64]:
@@ -99,7 +100,8 @@ def _leading_directions(rows: csr_array, dimensions: int, random: np.random.Gene
         strengths, turn = np.linalg.eigh(within.T @ within)
         rank = min(dimensions, int((strengths > 1e-9 * strengths[-1]).sum()))
         leading = slice(None, -rank - 1, -1)
-        return ((within @ turn[:, leading]) / np.sqrt(strengths[leading])).T
+        directions: NDArray[np.float64] = (within @ turn[:, leading]) / np.sqrt(strengths[leading])
+    return directions.T
 
 
 class StaticModel:

@@ -29,7 +29,8 @@ class SemanticDedup(FitFilter):
     Duplicates on the two sides of a border between leaves are not found.
 
     With the vectors that `cluster` learns from the corpus, documents are alike in their words rather than
-    their meaning: look at what goes before you trust a threshold below 0.95.
+    their meaning, and those of a rare language or topic are alike because few dimensions tell them apart:
+    look at what goes before you trust a threshold below 0.99. A model's vectors bear lower ones.
 
     Source: Abbas et al. 2023, "SemDeDup", section 3 and algorithm 1, `max_similarity` being their 1 -
     epsilon, and `keep: hard`, the lowest cosine to the centroid, their choice. It departs in comparing with
@@ -44,7 +45,7 @@ class SemanticDedup(FitFilter):
     reads = ("id", "cluster.leaf", "cluster.similarity", "cluster.vector")
     writes = ("semantic_dedup.keeper", "semantic_dedup.keeper_id", "semantic_dedup.similarity")
 
-    max_similarity: float = Field(0.95, ge=-1, le=1, description="cosine above which a document goes")
+    max_similarity: float = Field(0.99, ge=-1, le=1, description="cosine above which a document goes")
     keep: Literal["hard", "easy", "first"] = Field(
         "hard", description="who stays: those far from the cluster's centre, near it, or first in the input"
     )
