@@ -85,5 +85,5 @@ def best_jaccard(table: Ints) -> NDArray[np.float64]:
     [0.75, 0.8]
     """
     union = table.sum(axis=1, keepdims=True) + table.sum(axis=0) - table
-    similarity: NDArray[np.float64] = table / np.maximum(union, 1)
-    return similarity.max(axis=1)
+    best: NDArray[np.float64] = (table / np.maximum(union, 1)).max(axis=1)
+    return best
