@@ -6,7 +6,6 @@ from importlib.metadata import entry_points
 
 from .base import Operator
 from .c4 import C4
-from .decontaminate import Decontaminate
 from .cluster import Cluster
 from .decontaminate import Decontaminate
 from .exact_dedup import ExactDedup
