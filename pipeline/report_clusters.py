@@ -109,7 +109,7 @@ def _map(state: Mapping[str, Any], found: Found) -> Html:
         inside, name = cluster == number, label(state["names"][number])
         centres.append((*_densest(position[inside]), name))
         traces.append(
-            go.Scattergl(
+            go.Scatter(
                 x=position[inside, 0].round(3),
                 y=position[inside, 1].round(3),
                 mode="markers",
