@@ -45,24 +45,34 @@ def count_features(ids: NDArray[np.int64], id_offsets: NDArray[np.int64], n_ids:
 
 
 def project(
-    features: Features, weights: NDArray[np.float64], projection: NDArray[np.float32]
+    features: Features,
+    weights: NDArray[np.float64],
+    projection: NDArray[np.float32],
+    origin: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int16]:
-    """Each document's weighed sum of its features' rows, scaled to length `UNIT` and rounded.
+    """Each document's weighed sum of its features' rows, less `origin`, scaled to length `UNIT` and rounded.
 
     Args:
         weights: float64, (n_features,).
         projection: float32, (n_ids, d).
+        origin: float64, (d,), 0 unless given.
     Returns:
-        int16, (n_docs, d); 0 where all features project to 0.
+        int16, (n_docs, d); 0 where a document has no features, or they project to `origin`.
     """
-    return _project(features.offsets, features.ids, weights, projection)
+    origin = np.zeros(projection.shape[1]) if origin is None else origin
+    return _project(features.offsets, features.ids, weights, projection, origin)
 
 
 def project_reference(
-    features: Features, weights: NDArray[np.float64], projection: NDArray[np.float32]
+    features: Features,
+    weights: NDArray[np.float64],
+    projection: NDArray[np.float32],
+    origin: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int16]:
     """`project` in plain numpy, one feature after another."""
     vectors = np.zeros((len(features.offsets) - 1, projection.shape[1]))
+    if origin is not None:
+        vectors[np.diff(features.offsets) > 0] -= origin
     document = np.repeat(np.arange(len(vectors)), np.diff(features.offsets))
     for d, row, weight in zip(document, features.ids, weights, strict=True):
         vectors[d] += weight * projection[row].astype(np.float64)
@@ -81,13 +91,17 @@ def _project(
     ids: NDArray[np.int64],
     weights: NDArray[np.float64],
     projection: NDArray[np.float32],
+    origin: NDArray[np.float64],
 ) -> NDArray[np.int16]:
     # One document at a time and one sum after another: no sharding changes a bit.
     n_docs, d = len(offsets) - 1, projection.shape[1]
     vectors = np.zeros((n_docs, d), np.int16)
     total = np.empty(d, np.float64)
     for doc in range(n_docs):
-        total[:] = 0
+        if offsets[doc] == offsets[doc + 1]:
+            continue
+        for j in range(d):
+            total[j] = 0.0 - origin[j]
         for f in range(offsets[doc], offsets[doc + 1]):
             row = projection[ids[f]]
             for j in range(d):

@@ -48,7 +48,8 @@ def spherical_kmeans(
         max_imbalance: the largest cluster's size by the mean size. Full clusters get a price that `nearest`
             subtracts, so vectors not seen here are spread likewise. Equal vectors are never parted.
         min_size: a smaller cluster is dissolved, and its vectors join others.
-    Source: Dhillon and Modha 2001 (spherical k-means); Arthur and Vassilvitskii 2007 (k-means++); prices as
+    Source: Dhillon and Modha 2001 (spherical k-means); Arthur and Vassilvitskii 2007 (k-means++, greedy);
+        prices as
         in Bertsekas 1988, "The auction algorithm", where clusters ask instead of vectors bidding.
     """
     runs = [
@@ -87,18 +88,26 @@ def _tightness(vectors: Vectors, run: Clustering) -> int:
 
 
 def _seeds(vectors: Vectors, n_seeds: int, random: np.random.Generator) -> Vectors:
-    """k-means++: each seed with probability proportional to its distance, 1 - cosine, from those before."""
+    """Greedy k-means++: some candidates are drawn with probability proportional to their distance, 1 -
+    cosine, from the seeds before; that one stays that leaves the smallest sum of distances."""
+    floats = vectors.astype(np.float32)
+    n_candidates = 2 + int(np.log(n_seeds))
     seeds = [int(random.integers(len(vectors)))]
-    distances = np.full(len(vectors), 2 * UNIT * UNIT)
-    while True:
-        _, product = nearest(vectors, vectors[seeds[-1:]])
-        distances = np.minimum(distances, np.maximum(UNIT * UNIT - product, 0))
-        # Rounding alone parts equal vectors by less than this.
-        distances[distances < UNIT] = 0
-        if len(seeds) >= n_seeds or not distances.any():
-            return vectors[seeds]
+    distances = _distances(floats, seeds)[0]
+    while len(seeds) < n_seeds and distances.any():
         ends = np.cumsum(distances)
-        seeds.append(int(np.searchsorted(ends, random.integers(ends[-1]), side="right")))
+        drawn = np.searchsorted(ends, random.integers(ends[-1], size=n_candidates), side="right")
+        left = np.minimum(distances, _distances(floats, drawn))
+        best = int(left.sum(axis=1).argmin())
+        seeds.append(int(drawn[best]))
+        distances = left[best]
+    return vectors[seeds]
+
+
+def _distances(floats: NDArray[np.float32], chosen: Ints | list[int]) -> Ints:
+    """int64, (n_chosen, n): ``UNIT**2`` less the dot products; 0 where rounding alone parts two vectors."""
+    distances = UNIT * UNIT - (floats[chosen] @ floats.T).astype(np.int64)
+    return np.where(distances < UNIT, 0, distances)
 
 
 def centroids_of(vectors: Vectors, which: Ints, before: Vectors) -> Vectors:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from threadpoolctl import threadpool_limits
 
 from ..kernels.cluster_quality import adjusted_rand, best_jaccard, contingency, silhouettes
 from ..kernels.embedding import MAX_DIMENSIONS, UNIT, nearest
@@ -30,10 +31,10 @@ class Cluster(FitMap):
 
     A document is its first `max_bytes` bytes. Unless `model` names a folder with a static or
     sentence-transformers model, its vector is the sum of its words' vectors, which come from the corpus
-    itself (latent semantic analysis of a sample). Clusters are those of spherical k-means on the sample;
-    every document goes to the nearest one. The name of a domain is the three words that tell it best from the
-    others. `domain` becomes that name, unless `set_domain` is false, and is what the mixer mixes. A document
-    without words joins the largest domain and has no cluster.
+    itself (latent semantic analysis of a sample, seen from its mean). Clusters are those of spherical k-means
+    on the sample; every document goes to the nearest one. The name of a domain is the three words that tell
+    it best from the others. `domain` becomes that name, unless `set_domain` is false, and is what the mixer
+    mixes. A document without words joins the largest domain and has no cluster.
 
     With `leaves_per_cluster` above 1, each cluster is clustered again, in proportion to its size:
     `cluster.leaf` numbers these finer clusters, among which `semantic_dedup` compares. With `max_imbalance`,
@@ -100,15 +101,21 @@ class Cluster(FitMap):
         return sample.slice(0, self.sample_documents).combine_chunks()
 
     def finish(self, partial: pa.Table) -> pa.Table:
-        """One row: what `apply` needs (`projection`, `centroids`, `prices`, `leaf_centroids`,
-        `leaf_offsets`, `names`), and of each cluster, `n_sampled`, `silhouette` and `stability`, and
-        `rand_index`, the agreement of the halves' clusterings with this one."""
+        """One row: what `apply` needs, and how good each cluster is.
+
+        `n_sampled`, `silhouette` and `stability` stand for each cluster, in the order of `names`;
+        `rand_index` is the agreement of other halves' clusterings with this one.
+        """
+        # One thread of BLAS: the same bits whatever else runs.
+        with threadpool_limits(1, "blas"):
+            return self._finish(partial)
+
+    def _finish(self, partial: pa.Table) -> pa.Table:
         data, offsets = binary_buffers(one_chunk(partial["text"]))
-        projection = np.empty((0, self.dimensions), np.float32)
+        learned = None
         if self.model is None:
             learned = CorpusWords.learn(data, offsets, self.n_buckets, self.dimensions, self.seed)
-            projection = learned.projection
-        vectors = self._embedder(projection).embed(data, offsets)
+        vectors = (learned or open_model(str(self.model))).embed(data, offsets)
         has_words = vectors.any(axis=1)
         vectors = vectors[has_words]
         random = np.random.default_rng(self.seed)
@@ -121,7 +128,9 @@ class Cluster(FitMap):
         quality = silhouettes(vectors, found.which, k)
         sizes = np.bincount(found.which, minlength=k)
         columns: dict[str, Any] = {
-            "projection": projection.tobytes(),
+            "idf": learned and learned.idf.tobytes(),
+            "directions": learned and learned.directions.tobytes(),
+            "mean": learned and learned.mean.tobytes(),
             "centroids": found.centroids.tobytes(),
             "prices": found.prices.tolist(),
             "leaf_centroids": np.concatenate([found.centroids[:0], *leaves]).tobytes(),
@@ -136,8 +145,7 @@ class Cluster(FitMap):
 
     def apply(self, table: pa.Table, state: pa.Table) -> pa.Table:
         """`table` with the columns of `writes`: string, int64, int64, double, fixed_size_list<int16>."""
-        projection = _matrix(state["projection"], np.float32, self.dimensions)
-        vectors = self._embedder(projection).embed(*self._beginnings(table["text"]))
+        vectors = self._embedder(state).embed(*self._beginnings(table["text"]))
         d = vectors.shape[1]
         centroids = _matrix(state["centroids"], np.int16, d)
         names = state["names"][0].as_py() or [NO_CLUSTERS]
@@ -158,8 +166,11 @@ class Cluster(FitMap):
             columns["domain"] = pa.array(names, pa.string()).take(pa.array(which))
         return set_columns(table, columns)
 
-    def _embedder(self, projection: NDArray[np.float32]) -> Embedder:
-        return CorpusWords(projection) if self.model is None else open_model(self.model)
+    def _embedder(self, state: pa.Table) -> Embedder:
+        if self.model is not None:
+            return open_model(self.model)
+        idf, mean = (_matrix(state[name], np.float64, 1)[:, 0] for name in ("idf", "mean"))
+        return CorpusWords(idf, _matrix(state["directions"], np.float32, self.dimensions), mean)
 
     def _beginnings(self, text: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The bytes of each text that are looked at. A character cut in two is no word's."""
@@ -204,7 +215,9 @@ class Cluster(FitMap):
 
 STATE = pa.schema(
     [
-        ("projection", pa.large_binary()),
+        ("idf", pa.large_binary()),
+        ("directions", pa.large_binary()),
+        ("mean", pa.large_binary()),
         ("centroids", pa.large_binary()),
         ("prices", pa.list_(pa.int64())),
         ("leaf_centroids", pa.large_binary()),

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
 
 from ..kernels.embedding import MAX_DIMENSIONS, Features, count_features, project, to_unit
@@ -35,38 +34,45 @@ class Embedder(Protocol):
 
 
 class CorpusWords:
-    """Latent semantic analysis: the vector of a text is the sum of its words' vectors.
+    """Latent semantic analysis: a text's TF-IDF row of length 1 along the corpus' leading directions, seen
+    from the corpus' mean.
 
-    Args:
-        projection: float32, (n_buckets, d), by the word's hash modulo n_buckets; what `learn` finds.
+    Attributes:
+        idf: float64, (n_buckets,), of a word's hash modulo n_buckets.
+        directions: float32, (n_buckets, d).
+        mean: float64, (d,).
     """
 
-    def __init__(self, projection: NDArray[np.float32]) -> None:
-        self.projection = projection
+    def __init__(
+        self, idf: NDArray[np.float64], directions: NDArray[np.float32], mean: NDArray[np.float64]
+    ) -> None:
+        self.idf, self.directions, self.mean = idf, directions, mean
 
     def embed(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int16]:
         """See `Embedder.embed`."""
-        features = _word_features(data, offsets, len(self.projection))
-        return project(features, _sublinear(features), self.projection)
+        features = _word_features(data, offsets, len(self.idf))
+        return project(features, _unit_weights(features, self.idf), self.directions, self.mean)
 
     @classmethod
     def learn(
         cls, data: NDArray[np.uint8], offsets: NDArray[np.int64], n_buckets: int, dimensions: int, seed: int
     ) -> "CorpusWords":
-        """Inverse document frequency times the leading right singular vectors of the texts' TF-IDF rows of
-        length 1; 0 beyond their rank.
+        """The leading right singular vectors of the texts' rows; 0 beyond their rank.
 
         Source: Deerwester et al. 1990; the range finder is that of Halko, Martinsson and Tropp 2011,
-        algorithm 4.4, with 4 iterations and 8 more directions, made orthogonal on the texts' side alone.
+        algorithm 4.4, with 4 iterations and 8 more directions, made orthogonal on the texts' side alone. It
+        departs in the origin: with the mean taken away, what all texts share tells no two apart.
         """
         features = _word_features(data, offsets, n_buckets)
         n_docs = len(offsets) - 1
         idf = np.log((1 + n_docs) / (1 + np.bincount(features.ids, minlength=n_buckets))) + 1
-        rows = _unit_rows(features, _sublinear(features) * idf[features.ids], n_buckets)
-        directions = _leading_directions(rows, dimensions, np.random.default_rng(seed))
-        projection = np.zeros((n_buckets, dimensions), np.float32)
-        projection[:, : len(directions)] = idf[:, None] * directions.T
-        return cls(projection)
+        values = (_unit_weights(features, idf), features.ids, features.offsets)
+        rows = csr_array(values, shape=(n_docs, n_buckets))
+        found = _leading_directions(rows, dimensions, np.random.default_rng(seed))
+        directions = np.zeros((n_buckets, dimensions), np.float32)
+        directions[:, : len(found)] = found.T
+        mean = (rows @ directions).mean(axis=0) if len(found) > 1 else np.zeros(dimensions)
+        return cls(idf, directions, mean.astype(np.float64))
 
 
 def _word_features(data: NDArray[np.uint8], offsets: NDArray[np.int64], n_buckets: int) -> Features:
@@ -75,15 +81,15 @@ def _word_features(data: NDArray[np.uint8], offsets: NDArray[np.int64], n_bucket
     return count_features(buckets, word_offsets, n_buckets)
 
 
-def _sublinear(features: Features) -> NDArray[np.float64]:
-    return 1 + np.log(features.counts)
-
-
-def _unit_rows(features: Features, weights: NDArray[np.float64], n_ids: int) -> csr_array:
-    rows = csr_array((weights, features.ids, features.offsets), shape=(len(features.offsets) - 1, n_ids))
-    lengths = np.sqrt(rows.power(2).sum(axis=1))
-    rows.data /= np.repeat(np.where(lengths > 0, lengths, 1), np.diff(features.offsets))
-    return rows
+def _unit_weights(features: Features, idf: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64, (n_features,): ``(1 + log(count)) * idf``, each document's of length 1."""
+    weights = (1 + np.log(features.counts)) * idf[features.ids]
+    n_docs = len(features.offsets) - 1
+    document = np.repeat(np.arange(n_docs), np.diff(features.offsets))
+    # bincount adds one after another: a document's sum does not depend on its neighbours.
+    lengths = np.sqrt(np.bincount(document, weights * weights, n_docs))
+    unit: NDArray[np.float64] = weights / lengths[document]
+    return unit
 
 
 def _leading_directions(rows: csr_array, dimensions: int, random: np.random.Generator) -> NDArray[np.float64]:
@@ -91,16 +97,14 @@ def _leading_directions(rows: csr_array, dimensions: int, random: np.random.Gene
     n_directions = min(dimensions + 8, *rows.shape)
     if not n_directions:
         return np.empty((0, rows.shape[1]))
-    # One thread: the same bits whatever else runs, and BLAS's threads would fight those of the engine.
-    with threadpool_limits(1, "blas"):
-        basis = np.linalg.qr(rows @ random.standard_normal((rows.shape[1], n_directions))).Q
-        for _ in range(4):
-            basis = np.linalg.qr(rows @ (rows.T @ basis)).Q
-        within = rows.T @ basis  # (n_columns, n_directions)
-        strengths, turn = np.linalg.eigh(within.T @ within)
-        rank = min(dimensions, int((strengths > 1e-9 * strengths[-1]).sum()))
-        leading = slice(None, -rank - 1, -1)
-        directions: NDArray[np.float64] = (within @ turn[:, leading]) / np.sqrt(strengths[leading])
+    basis = np.linalg.qr(rows @ random.standard_normal((rows.shape[1], n_directions))).Q
+    for _ in range(4):
+        basis = np.linalg.qr(rows @ (rows.T @ basis)).Q
+    within = rows.T @ basis  # (n_columns, n_directions)
+    strengths, turn = np.linalg.eigh(within.T @ within)
+    rank = min(dimensions, int((strengths > 1e-9 * strengths[-1]).sum()))
+    leading = slice(None, -rank - 1, -1)
+    directions: NDArray[np.float64] = (within @ turn[:, leading]) / np.sqrt(strengths[leading])
     return directions.T
 
 

@@ -49,8 +49,10 @@ def test_vectors_agree_with_the_reference(seed, n_docs, d):
     features = _features(random, n_docs, 16)[2]
     projection = random.normal(size=(16, d)).astype(np.float32)
     weights = np.sqrt(features.counts)
-    vectors = project(features, weights, projection)
-    np.testing.assert_array_equal(vectors, project_reference(features, weights, projection))
+    for origin in (None, random.normal(size=d)):
+        vectors = project(features, weights, projection, origin)
+        np.testing.assert_array_equal(vectors, project_reference(features, weights, projection, origin))
+        assert not vectors[np.diff(features.offsets) == 0].any()
     lengths = np.linalg.norm(vectors[np.diff(features.offsets) > 0].astype(float), axis=1)
     assert (np.abs(lengths - UNIT) <= 0.5 * d**0.5).all(), "rounding moves each of d numbers by 1/2 at most"
 

@@ -124,11 +124,11 @@ def test_the_corpus_teaches_that_words_of_one_topic_are_near_without_being_toget
     cosines = learned.embed(*asked).astype(float) @ learned.embed(*asked).T / UNIT**2
     assert cosines[0, 1] > 0.99
     assert cosines[2, 3] > 0.99
-    assert np.abs(cosines[:2, 2:]).max() < 0.01
+    assert cosines[:2, 2:].max() < 0
 
 
 def test_words_beyond_the_rank_of_a_tiny_corpus_have_no_direction():
     data, offsets = text_buffers(pa.chunked_array([pa.array(["a b c"] * 3, pa.large_string())]))
     learned = CorpusWords.learn(data, offsets, 64, 8, seed=0)
-    assert (learned.projection[:, 1:] == 0).all()
+    assert (learned.directions[:, 1:] == 0).all()
     assert (np.abs(np.linalg.norm(learned.embed(data, offsets).astype(float), axis=1) - UNIT) < 2).all()
