@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .embedding import UNIT, nearest, to_unit
+from .jit import kernel
 
 MAX_ITERATIONS = 50
 MAX_AUCTION_ROUNDS = 100
@@ -118,13 +119,22 @@ def centroids_of(vectors: Vectors, which: Ints, before: Vectors) -> Vectors:
 
 def cluster_sums(vectors: Vectors, which: Ints, n_clusters: int) -> Ints:
     """int64, (k, d): the sum of each cluster's vectors."""
-    order = np.argsort(which, kind="stable")
-    sizes = np.bincount(which, minlength=n_clusters)
+    return _cluster_sums(np.ascontiguousarray(vectors), which, n_clusters)
+
+
+def cluster_sums_reference(vectors: Vectors, which: Ints, n_clusters: int) -> Ints:
+    """`cluster_sums` in numpy."""
     sums = np.zeros((n_clusters, vectors.shape[1]), np.int64)
-    filled = np.flatnonzero(sizes)
-    if len(filled):
-        starts = (np.cumsum(sizes) - sizes)[filled]
-        sums[filled] = np.add.reduceat(vectors[order].astype(np.int64), starts, axis=0)
+    np.add.at(sums, which, vectors)
+    return sums
+
+
+@kernel
+def _cluster_sums(vectors: Vectors, which: Ints, n_clusters: int) -> Ints:
+    sums = np.zeros((n_clusters, vectors.shape[1]), np.int64)
+    for i in range(len(vectors)):
+        for j in range(vectors.shape[1]):
+            sums[which[i], j] += vectors[i, j]
     return sums
 
 

@@ -41,7 +41,8 @@ def neighbour_map(vectors: NDArray[np.int16]) -> Floats:
         gains = np.where(np.sign(gradient) == np.sign(velocity), gains * 0.8, gains + 0.2).clip(0.01)
         velocity = (0.5 if early else 0.8) * velocity - max(n / EXAGGERATION, 50.0) * gains * gradient
         position = position + velocity
-    return position - position.mean(axis=0)
+    found: Floats = position - position.mean(axis=0)
+    return found
 
 
 def joint_affinities(vectors: NDArray[np.int16], perplexity: float) -> Floats:
@@ -58,7 +59,8 @@ def joint_affinities(vectors: NDArray[np.int16], perplexity: float) -> Floats:
         entropy = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
         too_wide = entropy > np.log(perplexity)
         least, most = np.where(too_wide, beta, least), np.where(too_wide, most, beta)
-    return (shares + shares.T) / (2 * n)
+    joint: Floats = (shares + shares.T) / (2 * n)
+    return joint
 
 
 def tsne_gradient(position: Floats, affinities: Floats) -> Floats:

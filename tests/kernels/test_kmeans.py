@@ -13,7 +13,13 @@ from cuvee.kernels.cluster_quality import (
     silhouettes_reference,
 )
 from cuvee.kernels.embedding import nearest, to_unit
-from cuvee.kernels.kmeans import balancing_prices, centroids_of, spherical_kmeans
+from cuvee.kernels.kmeans import (
+    balancing_prices,
+    centroids_of,
+    cluster_sums,
+    cluster_sums_reference,
+    spherical_kmeans,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -47,6 +53,13 @@ def test_there_are_no_more_clusters_than_different_vectors(n_clusters):
     found = spherical_kmeans(vectors, n_clusters, np.random.default_rng(0))
     assert len(found.centroids) == min(n_clusters, 4)
     assert spherical_kmeans(vectors[:0], n_clusters, np.random.default_rng(0)).centroids.shape == (0, 4)
+
+
+@given(seed=SEEDS, n=st.integers(0, 12), k=st.integers(1, 4))
+def test_sums_are_those_of_the_reference(seed, n, k):
+    random = np.random.default_rng(seed)
+    vectors, which = to_unit(random.normal(size=(n, 3))), random.integers(0, k, n)
+    np.testing.assert_array_equal(cluster_sums(vectors, which, k), cluster_sums_reference(vectors, which, k))
 
 
 def test_an_empty_cluster_stays_where_it_was():
