@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 PERPLEXITY = 20.0
 N_ITERATIONS, N_EXAGGERATED = 400, 100
 EXAGGERATION = 12.0
+LEAST_RATE = 50.0
 
 
 def neighbour_map(vectors: NDArray[np.int16]) -> Floats:
@@ -26,23 +27,27 @@ def neighbour_map(vectors: NDArray[np.int16]) -> Floats:
     if n < 4:
         return np.eye(n, 2)
     affinities = joint_affinities(vectors, min(PERPLEXITY, (n - 1) / 3))
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T @ centred)
-    position = centred @ directions[:, :-3:-1]
-    # The sign of a direction is arbitrary: the first vector that is not amid the others decides.
-    position *= np.sign(position[np.abs(position).argmax(axis=0), [0, 1][: position.shape[1]]] + 1e-300)
-    position = 1e-4 * position / max(position[:, 0].std(), 1e-12)
-    if position.shape[1] < 2:
-        position = np.column_stack([position, np.zeros(n)])
+    position = _principal_components(vectors)
+    rate = max(n / EXAGGERATION, LEAST_RATE)
     velocity, gains = np.zeros((n, 2)), np.ones((n, 2))
     for iteration in range(N_ITERATIONS):
         early = iteration < N_EXAGGERATED
         gradient = tsne_gradient(position, affinities * (EXAGGERATION if early else 1.0))
-        gains = np.where(np.sign(gradient) == np.sign(velocity), gains * 0.8, gains + 0.2).clip(0.01)
-        velocity = (0.5 if early else 0.8) * velocity - max(n / EXAGGERATION, 50.0) * gains * gradient
+        gains = np.where(gradient * velocity > 0, gains * 0.8, gains + 0.2).clip(0.01)
+        velocity = (0.5 if early else 0.8) * velocity - rate * gains * gradient
         position = position + velocity
     found: Floats = position - position.mean(axis=0)
     return found
+
+
+def _principal_components(vectors: NDArray[np.int16]) -> Floats:
+    """float64, (n, 2), of a small extent; the vector farthest along each has a positive coordinate."""
+    centred = np.pad(vectors - vectors.mean(axis=0), ((0, 0), (0, max(0, 2 - vectors.shape[1]))))
+    _, directions = np.linalg.eigh(centred.T @ centred)
+    position = centred @ directions[:, :-3:-1]
+    farthest = position[np.abs(position).argmax(axis=0), [0, 1]]
+    beginning: Floats = position * np.where(farthest < 0, -1e-4, 1e-4) / max(position[:, 0].std(), 1e-12)
+    return beginning
 
 
 def joint_affinities(vectors: NDArray[np.int16], perplexity: float) -> Floats:
