@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -151,6 +152,8 @@ class StaticModel:
 class SentenceModel:
     """Any model that sentence-transformers opens, on a GPU where there is one.
 
+    Its floats may differ in their last bits from machine to machine, and with them a coordinate by 1.
+
     Raises:
         ValueError: the package is not installed.
     """
@@ -160,15 +163,19 @@ class SentenceModel:
         from sentence_transformers import SentenceTransformer
 
         self.model = SentenceTransformer(str(folder), local_files_only=True)
-        self.model.eval()
+        self.dimensions = len(self.model.encode("any", show_progress_bar=False))
+        self.lock = Lock()
 
     def embed(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int16]:
         """See `Embedder.embed`."""
         texts = _texts(data, offsets)
-        vectors = np.zeros((len(texts), self.model.get_sentence_embedding_dimension()), np.float32)
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
         some = [i for i, text in enumerate(texts) if text.strip()]
         if some:
-            vectors[some] = self.model.encode([texts[i] for i in some], batch_size=_BATCH)
+            # Its tokenizers change state while they cut: not for two threads at once.
+            with self.lock:
+                chosen = [texts[i] for i in some]
+                vectors[some] = self.model.encode(chosen, batch_size=_BATCH, show_progress_bar=False)
         return to_unit(vectors)
 
 

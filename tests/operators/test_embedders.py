@@ -1,6 +1,7 @@
 """Vectors of texts: from the corpus, and from models in folders."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -132,3 +133,28 @@ def test_words_beyond_the_rank_of_a_tiny_corpus_have_no_direction():
     learned = CorpusWords.learn(data, offsets, 64, 8, seed=0)
     assert (learned.directions[:, 1:] == 0).all()
     assert (np.abs(np.linalg.norm(learned.embed(data, offsets).astype(float), axis=1) - UNIT) < 2).all()
+
+
+@pytest.mark.filterwarnings("default")  # of packages that are not ours
+def test_a_model_of_sentence_transformers_embeds_texts_from_several_threads_alike(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "wine", "blue", "sea"]
+    (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    transformers.BertModel(transformers.BertConfig(vocab_size=len(words), **shape)).save_pretrained(folder)
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    model.save(str(tmp_path / "model"))
+
+    texts = ["red wine", "", "blue sea", "sea"] * 20
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: _embed(tmp_path / "model", *texts), range(8)))
+    expected = np.zeros((80, 8))
+    for row, vector in zip([0, 2, 3], model.encode(["red wine", "blue sea", "sea"]), strict=True):
+        expected[row::4] = vector / np.linalg.norm(vector) * UNIT
+    for vectors in found:
+        # Rounding, and batches of other lengths.
+        np.testing.assert_allclose(vectors, expected, atol=0.5 + 0.1)
