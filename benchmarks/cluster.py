@@ -49,7 +49,8 @@ MAX_BYTES = 8192
 N_ASKED = 2000
 N_PLANTED = 300
 PEERS = """
-import json, os, re, sys, time
+import json, logging, os, re, sys, time
+logging.disable(logging.WARNING)
 import numpy as np
 from sklearn.cluster import KMeans
 folder, quick = sys.argv[1], sys.argv[2] == "quick"
