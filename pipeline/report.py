@@ -9,6 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from .outcome import Outcome
 from .report_accounting import accounting_section, input_section
+from .report_clusters import cluster_section
 from .report_examples import duplicate_section, example_section
 from .report_filters import filter_pages
 from .report_funnel import funnel_section
@@ -52,6 +53,7 @@ def render(outcome: Outcome) -> str:
         "What was dropped": funnel_section(rows),
         **filter_pages(rows),
         "Duplicates": duplicate_section(rows),
+        "Domains found": cluster_section(rows),
         "Examples": example_section(rows),
         "Domains and mixture": domain_section(outcome),
         "Evidence from proxies": proxy_section(outcome),

@@ -292,6 +292,13 @@ def test_all_problems_of_a_file_are_told_at_once_in_the_order_of_lines(load: Loa
     assert len(caught.value.problems) == 10
 
 
+def test_weights_may_name_domains_that_an_operator_finds(load: Load) -> None:
+    mix = "tokenize: {}\nmix: {objective: {wine-cask: 1.0}}\n"
+    with pytest.raises(RecipeError, match="no input has the domain 'wine-cask'"):
+        load(MINIMAL + mix)
+    assert load(MINIMAL + "curate: [cluster]\n" + mix).recipe.mix is not None
+
+
 def test_values_that_a_merge_brings_are_located(load: Load) -> None:
     text = """\
         inputs:
