@@ -112,7 +112,7 @@ def c4_lines_reference(
             first, behind = behind, behind + len(line.encode())
             n_words = len(line.split())
             if word_starts is not None:
-                n_words = np.count_nonzero((first <= word_starts) & (word_starts < behind))
+                n_words = int(np.count_nonzero((first <= word_starts) & (word_starts < behind)))
             stays = _line_reference(line, n_words, rules, counts)
             kept += [] if stays is None else [stays]
         texts.append("\n".join(kept).strip().encode())

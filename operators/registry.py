@@ -16,6 +16,7 @@ from .gopher_repetition import GopherRepetition
 from .language import Language
 from .length import Length
 from .minhash_dedup import MinHashDedup
+from .normalise import Normalise
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
 from .rehydrate import Rehydrate
@@ -28,6 +29,7 @@ BUILT_IN: tuple[type[Operator], ...] = (
     UrlFilter,
     Extract,
     FixUnicode,
+    Normalise,
     Language,
     Length,
     GopherRepetition,
