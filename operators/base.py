@@ -152,6 +152,10 @@ class Fit(Operator):
         """The state that the second half of the operator works with, whatever the order of the merges."""
         raise NotImplementedError
 
+    def review(self, state: pa.Table) -> Mapping[str, str]:
+        """What people should look at of the state: files for the run directory, text by name."""
+        return {}
+
 
 class FitFilter(Fit, Decides):
     """A filter whose scores need the state of a fit."""

@@ -10,6 +10,7 @@ from .decontaminate import Decontaminate
 from .exact_dedup import ExactDedup
 from .extract import Extract
 from .fineweb import Fineweb
+from .fineweb2 import Fineweb2
 from .fix_unicode import FixUnicode
 from .gopher_quality import GopherQuality
 from .gopher_repetition import GopherRepetition
@@ -36,6 +37,7 @@ BUILT_IN: tuple[type[Operator], ...] = (
     GopherQuality,
     C4,
     Fineweb,
+    Fineweb2,
     Where,
     UrlDedup,
     ExactDedup,

@@ -15,7 +15,7 @@ from .errors import InputError
 from .plan import Plan, Stage
 from .progress import RunProgress
 from .recipe import Recipe
-from .run_directory import explained, read_json, write_json
+from .run_directory import explained, read_json, write_json, write_text
 from .shard_work import (
     Accounting,
     AccountingError,
@@ -139,6 +139,8 @@ class Curation:
         partials = [task.partial for task in self.tasks(stage) if not task.quarantine.exists()]
         with self.progress.stage(f"   {fit.name}: merge", 1, unit="observations") as bar:
             state = reduce_fit(self.engine, fit, partials)
+            for name, text in fit.review(state).items():
+                write_text(self.state(stage).with_name(name), text)
             write_arrow(self.state(stage), state)
             bar.advance(state.num_rows, state.nbytes)
 

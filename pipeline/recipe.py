@@ -144,7 +144,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Curation = Annotated[
     Operator,
-    BeforeValidator(parse_operator),
+    BeforeValidator(lambda entry, info: parse_operator(entry, info)),  # a default would hide `info` from it
     PlainSerializer(lambda operator: {operator.name: operator.model_dump(mode="json")}),
     WithJsonSchema({}),  # schema.py puts all operators of the installation here
 ]
