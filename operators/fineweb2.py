@@ -164,15 +164,14 @@ class Fineweb2(FitFilter):
             "check": hash_ranges(*text_buffers(table["text"]), seed=self.seed),
         }
         keyed = pa.table({"language": language, **hashes, "row": np.arange(len(table))})
-        wanted = pc.is_valid(language) if self.table is None else pa.array(np.zeros(len(table), dtype=bool))
-        chosen = self._sampled(keyed.filter(wanted))
+        if self.table is not None:
+            keyed = keyed.slice(0, 0)  # a pinned table needs no sample
+        chosen = self._sampled(keyed.filter(pc.is_valid(keyed["language"])))
         documents = table.take(chosen["row"])
         measured = self._measure(documents)
-        metrics = {name: measured[name].cast(pa.float64()) for name in METRICS}
-        return pa.table(
-            {**dict(zip(chosen.column_names[:3], chosen.columns[:3], strict=True)), **metrics}
-            | {"words": self._some_words(documents)}
-        )
+        columns = {name: chosen[name] for name in ("language", *hashes)}
+        columns |= {name: measured[name].cast(pa.float64()) for name in METRICS}
+        return pa.table({**columns, "words": self._some_words(documents)})
 
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
         """The sample of all partials' documents."""
