@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
-from rich.table import Table
 
 from cuvee.operators.base import ROW, Filter, Fit, FitFilter, Map, Operator
 from cuvee.operators.c4 import C4
@@ -54,7 +52,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
     n_bytes = (4 if arguments.quick else arguments.megabytes) * 1_000_000
-    shown = Table("operator", *UNITS, title=f"CPU seconds for one line of {n_bytes / 1e6:.0f} MB")
+    print(
+        f"CPU seconds for one line of {n_bytes / 1e6:.0f} MB\n{'operator':26}",
+        *(f"{unit:>11}" for unit in UNITS),
+    )
     seconds: dict[str, dict[str, float]] = {}
     for operator in OPERATORS:
         profile = getattr(operator, "profile", "")
@@ -66,9 +67,9 @@ def main() -> None:
             )
             for unit, text in UNITS.items()
         }
-        shown.add_row(name, *(f"{value:.1f}" for value in seconds[name].values()))
+        print(f"{name:26}", *(f"{value:11.1f}" for value in seconds[name].values()), flush=True)
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    Console(width=118).print(shown, f"largest memory of the process: {gigabytes:.1f} GB", highlight=False)
+    print(f"largest memory of the process: {gigabytes:.1f} GB")
     if arguments.json:
         print(json.dumps({"megabytes": n_bytes / 1e6, "cpu_s": seconds, "max_rss_gb": gigabytes}))
 
