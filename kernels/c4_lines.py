@@ -62,7 +62,10 @@ class LineCounts(NamedTuple):
 
 
 def c4_lines(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], rules: LineRules
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    rules: LineRules,
+    word_starts: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], LineCounts]:
     """The lines of each document that C4 keeps, and why the others go.
 
@@ -74,6 +77,8 @@ def c4_lines(
     Args:
         data: uint8, (n_bytes,), UTF-8.
         offsets: int64, (n_docs + 1,), document d is data[offsets[d]:offsets[d + 1]].
+        word_starts: int64, (n_words,), ascending: where words of another kind begin, of which a line needs
+            `min_words_per_line`; none: those of ``str.split``.
     Returns:
         data: uint8, (n_kept_bytes,), offsets: int64, (n_docs + 1,), and the counts.
     Source: Raffel et al. 2020, section 2.2; the order of the rules and those that the paper does not name
@@ -86,21 +91,30 @@ def c4_lines(
     anchors = np.zeros(256, np.bool_)
     for phrase, at in zip(_PHRASES, _ANCHORS, strict=True):
         anchors[[phrase[at], phrase[at] - 32]] = True
-    kept, kept_offsets, counts = _c4_lines(
-        data, offsets, tables.page, tables.flags, classes.page, classes.entries, look, anchors, *rules
-    )
+    starts = np.empty(0, np.int64) if word_starts is None else word_starts
+    arrays = (data, offsets, tables.page, tables.flags, classes.page, classes.entries, look, anchors)
+    kept, kept_offsets, counts = _c4_lines(*arrays, starts, word_starts is not None, *rules)
     return kept, kept_offsets, LineCounts(*counts.T)
 
 
 def c4_lines_reference(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], rules: LineRules
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    rules: LineRules,
+    word_starts: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], LineCounts]:
     """`c4_lines` with Python's string methods."""
     texts, rows = [], []
     for start, end in pairwise(offsets):
         counts = dict.fromkeys(LineCounts._fields, 0)
-        lines = data[start:end].tobytes().decode("utf-8").splitlines()
-        kept = [line for line in (_line_reference(line, rules, counts) for line in lines) if line is not None]
+        kept, behind = [], int(start)
+        for line in data[start:end].tobytes().decode("utf-8").splitlines(keepends=True):
+            first, behind = behind, behind + len(line.encode())
+            n_words = len(line.split())
+            if word_starts is not None:
+                n_words = int(np.count_nonzero((first <= word_starts) & (word_starts < behind)))
+            stays = _line_reference(line, n_words, rules, counts)
+            kept += [] if stays is None else [stays]
         texts.append("\n".join(kept).strip().encode())
         rows.append([*counts.values()])
     columns = np.array(rows, np.int64).reshape(-1, len(LineCounts._fields)).T
@@ -111,12 +125,11 @@ def c4_lines_reference(
     )
 
 
-def _line_reference(line: str, rules: LineRules, counts: dict[str, int]) -> str | None:
+def _line_reference(line: str, n_words: int, rules: LineRules, counts: dict[str, int]) -> str | None:
     """What stays of one line, or None."""
     counts["n_lines"] += 1
     line = line.strip()
-    words = line.split()
-    if rules.max_word_length and any(len(word) > rules.max_word_length for word in words):
+    if rules.max_word_length and any(len(word) > rules.max_word_length for word in line.split()):
         counts["n_long_word"] += 1
         return None
     if rules.remove_citations:
@@ -126,7 +139,7 @@ def _line_reference(line: str, rules: LineRules, counts: dict[str, int]) -> str 
     if rules.require_terminal_punctuation and not ends:
         counts["n_no_terminal_punctuation"] += 1
         return None
-    if len(words) < rules.min_words_per_line:
+    if n_words < rules.min_words_per_line:
         counts["n_too_few_words"] += 1
         return None
     folded = line.encode().lower()  # bytes.lower folds ASCII alone
@@ -151,6 +164,8 @@ def _c4_lines(
     entries: NDArray[np.uint16],
     look: NDArray[np.bool_],
     anchors: NDArray[np.bool_],
+    word_starts: NDArray[np.int64],
+    counts_words: bool,
     max_word_length: int,
     remove_citations: bool,
     require_terminal_punctuation: bool,
@@ -159,7 +174,7 @@ def _c4_lines(
     kept = np.empty(offsets[-1] - offsets[0] + 8, np.uint8)  # copy() may write seven bytes more
     kept_offsets = np.zeros(len(offsets), np.int64)
     counts = np.zeros((len(offsets) - 1, 9), np.int64)
-    n = 0
+    n, w = 0, 0
     for d in range(len(counts)):
         begin, i, end = n, offsets[d], offsets[d + 1]
         text, some = data[:end], False
@@ -182,6 +197,11 @@ def _c4_lines(
             counts[d, 0] += 1
             start, stop = strip(text, line, stop, word_page, entries)
             n_words, longest, has_bracket = _measure(text, start, stop, max_word_length, word_page, entries)
+            if counts_words:
+                n_words = 0
+                while w < len(word_starts) and word_starts[w] < stop:
+                    n_words += 1
+                    w += 1
             if max_word_length and longest > max_word_length:
                 counts[d, 1] += 1
                 continue

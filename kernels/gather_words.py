@@ -74,8 +74,21 @@ def take_words(
     """
     if len(documents) == len(offsets) - 1 and np.array_equal(offsets, new_offsets):
         return words
+    found = words_of(words, documents)
+    shift = np.repeat(new_offsets[:-1] - offsets[documents], np.diff(found.offsets))
+    return found._replace(starts=found.starts + shift)
+
+
+def words_of(words: Words, documents: NDArray[np.int64]) -> Words:
+    """The words of `documents` where they are, these documents one after another.
+
+    >>> from cuvee.kernels.words import words as cut
+    >>> found = cut(np.frombuffer(b"a b c d", np.uint8), np.array([0, 3, 7]), "whitespace")
+    >>> words_of(found, np.array([1])).starts.tolist()
+    [4, 6]
+    """
     first, n_words = words.offsets[documents], words.offsets[documents + 1] - words.offsets[documents]
     ends = np.concatenate([[0], np.cumsum(n_words)])
     chosen = np.arange(ends[-1]) + np.repeat(first - ends[:-1], n_words)
-    starts = words.starts[chosen] + np.repeat(new_offsets[:-1] - offsets[documents], n_words)
-    return Words(starts, words.n_bytes[chosen], words.n_characters[chosen], words.kinds[chosen], ends)
+    starts, n_bytes, n_characters, kinds, _ = words
+    return Words(starts[chosen], n_bytes[chosen], n_characters[chosen], kinds[chosen], ends)

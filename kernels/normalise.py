@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jit import kernel
-from .unicode_tables import SPACE, UnicodeTables, decode, entry, lower_reference, unicode_tables
+from .unicode_tables import SPACE, UnicodeTables, decode, encode, entry, lower_reference, unicode_tables
 
 _SPACE = 0x20
 
@@ -84,19 +84,5 @@ def _fold_document(
                 i += 1
         else:
             i = following
-            n += _encode(code + lower[at], folded[n:])
+            n += encode(code + lower[at], folded[n:])
     return n - 1 if n > 0 and folded[n - 1] == _SPACE else n
-
-
-@kernel
-def _encode(code: int, text: NDArray[np.uint8]) -> int:
-    """Writes a code point as UTF-8 and returns how many bytes it took."""
-    if code < 0x80:
-        text[0] = code
-        return 1
-    n_bytes = 2 + (code >= 0x800) + (code >= 0x10000)
-    for k in range(n_bytes - 1, 0, -1):
-        text[k] = 0x80 | (code & 0x3F)
-        code >>= 6
-    text[0] = (0xF00 >> n_bytes & 0xFF) | code
-    return n_bytes

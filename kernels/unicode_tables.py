@@ -154,6 +154,20 @@ def decode(text: NDArray[np.uint8], i: int) -> tuple[int, int]:
 
 
 @kernel
+def encode(code: int, text: NDArray[np.uint8]) -> int:
+    """Writes a code point as UTF-8 and returns how many bytes it took."""
+    if code < 0x80:
+        text[0] = code
+        return 1
+    n_bytes = 2 + (code >= 0x800) + (code >= 0x10000)
+    for k in range(n_bytes - 1, 0, -1):
+        text[k] = 0x80 | (code & 0x3F)
+        code >>= 6
+    text[0] = (0xF00 >> n_bytes & 0xFF) | code
+    return n_bytes
+
+
+@kernel
 def entry(page: NDArray[np.uint16], code: int) -> int:
     """Where the `flags` and `lower` of the table with this `page` speak of a code point."""
     block: int = page[code >> 8]

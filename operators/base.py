@@ -211,6 +211,10 @@ class Fit(Operator):
         """The state of a fit that looks twice. Numbers about it for people: see `with_summary`."""
         raise NotImplementedError
 
+    def review(self, state: pa.Table) -> Mapping[str, str]:
+        """What people should look at of the state: files for the run directory, text by name."""
+        return {}
+
 
 class FitFilter(Fit, Decides):
     """A filter whose scores need the state of a fit."""

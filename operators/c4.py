@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ..kernels.c4_lines import LineCounts, LineRules, c4_lines
 from ..kernels.sentences import sentences
 from .base import Filter, Rule, Scores
+from .icu import icu_sentences
 from .text_column import large_strings, one_chunk, text_buffers
 from .word_pass import Profile, column_words
 
@@ -24,8 +27,9 @@ class C4(Filter):
     lines have fewer than `min_sentences` sentences. `text` becomes the lines that stay; a dropped document
     keeps the text that it had.
 
-    FineWeb's variant is `require_terminal_punctuation: false`. `profile: datatrove` counts sentences as
-    spaCy's sentencizer does; the others count words that end in a mark that ends sentences, in any script.
+    FineWeb's variant is `require_terminal_punctuation: false`, which languages with other marks need, too.
+    `profile: datatrove` counts sentences as spaCy's sentencizer does; `icu` counts sentences, and words of a
+    line, as they are in any language; the others count words that end in a mark that ends sentences.
 
     Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning", section 2.2, and its code for the
     rules that the paper does not name; it departs in the sentences (its code uses NLTK's trained punkt), and
@@ -45,7 +49,7 @@ class C4(Filter):
         "c4.n_lines",
     )
 
-    profile: Profile = Field("paper", description="how sentences are counted")
+    profile: Profile = Field("paper", description="how sentences are counted, and words of a line")
     max_word_length: int = Field(1000, ge=0, description="longest word of a line, in characters; 0 asks not")
     remove_citations: bool = Field(True, description="take out marks such as [1], [edit], [citation needed]")
     require_terminal_punctuation: bool = Field(True, description="keep only lines that end a sentence")
@@ -63,15 +67,21 @@ class C4(Filter):
             self.require_terminal_punctuation,
             self.min_words_per_line,
         )
-        data, offsets, counts = c4_lines(*text_buffers(table["text"]), rules)
+        by_icu = self.profile == "icu"
+        word_starts = column_words(table["text"], "icu").starts if by_icu else None
+        data, offsets, counts = c4_lines(*text_buffers(table["text"]), rules, word_starts)
         lines = large_strings(data, offsets)
-        english = self.profile == "datatrove"
-        words = column_words(pa.chunked_array([lines]), "english" if english else "whitespace")
+        n_sentences = icu_sentences(data, offsets) if by_icu else self._sentences(data, lines)
         n_lines, *reasons = map(pa.array, counts)
-        columns = (pa.array(sentences(data, words, english)), *reasons, n_lines)
+        columns = (pa.array(n_sentences), *reasons, n_lines)
         scores = dict(zip(self.writes[1:], columns, strict=True))
         stays = pc.and_(self.reasons(scores).is_null(), text.is_valid())
         return {"text": pc.if_else(stays, lines, text), **scores}
+
+    def _sentences(self, data: NDArray[np.uint8], lines: pa.Array) -> NDArray[np.int64]:
+        english = self.profile == "datatrove"
+        words = column_words(pa.chunked_array([lines]), "english" if english else "whitespace")
+        return sentences(data, words, english)
 
     def rules(self) -> Sequence[Rule]:
         """The document rules, under datatrove's names."""

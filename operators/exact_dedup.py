@@ -5,7 +5,9 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
+from ..kernels.case_folding import casefold
 from ..kernels.hashing import hash_ranges
+from ..kernels.normal_forms import normalize
 from ..kernels.normalise import fold_whitespace_and_case
 from .base import ROW
 from .duplicates import Duplicates, duplicate_columns
@@ -27,9 +29,10 @@ class ExactDedup(Duplicates):
     name = "exact_dedup"
     writes = duplicate_columns("exact_dedup")
 
-    normalise: Literal["none", "whitespace_case"] = Field(
+    normalise: Literal["none", "whitespace_case", "nfkc_casefold"] = Field(
         "none",
-        description="compare texts as they are, or in lowercase with each run of white space as one space",
+        description="compare texts as they are; in lowercase with each run of white space as one space; or, "
+        "beyond that, with Unicode's variants of a letter as one (NFKC, full case folding)",
     )
 
     @property
@@ -40,7 +43,9 @@ class ExactDedup(Duplicates):
         """One row for each document: `key` and `check` uint64, `ROW`, `priority` unless `keep` is `first`."""
         data, offsets = text_buffers(table["text"])
         priority = self._priorities(table, offsets)
-        if self.normalise == "whitespace_case":
+        if self.normalise == "nfkc_casefold":
+            data, offsets = normalize(*casefold(*normalize(data, offsets, "NFKC")), "NFKC")
+        if self.normalise != "none":
             data, offsets = fold_whitespace_and_case(data, offsets)
         hashes = {"key": hash_ranges(data, offsets, seed=0), "check": hash_ranges(data, offsets, seed=1)}
         return pa.table({**hashes, ROW: table[ROW], **priority})

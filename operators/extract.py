@@ -15,6 +15,8 @@ from .text_column import one_chunk
 
 MEDIA_TYPE = "warc.media_type"
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+MAX_DEPTH = 512
+"""Browsers nest no deeper; resiliparse takes time in the square of the depth to find main content."""
 _TAGS = "html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p"
 _HTML = re.compile(rf"\s*<(?:\?xml\s|!--|(?:!doctype html|{_TAGS})[\s>])", re.IGNORECASE)
 
@@ -37,7 +39,7 @@ class Extract(Map):
     and plain texts can share a recipe. `resiliparse` (default) takes about two milliseconds for a page;
     `trafilatura` leaves out more of what is no content, and of the content, and takes ten times as long
     (`python -m benchmarks.web`). A page without main content gets the empty text, which any filter by length
-    drops.
+    drops. A page whose elements stand more than 512 deep is extracted as a whole.
 
     Source: resiliparse (Bevendorff et al. 2018; the extractor of DCLM, Li et al. 2024, section 4.2);
     trafilatura (Barbaresi 2021; the extractor of FineWeb, Penedo et al. 2024, with `favor: precision`).
@@ -99,7 +101,8 @@ class Extract(Map):
             "comments": self.comments,
             "skip_elements": self.skip_elements,
         }
-        return lambda html: str(extract_plain_text(html, **options))
+        whole = options | {"main_content": False}
+        return lambda html: str(extract_plain_text(html, **(whole if nests_deeply(html) else options)))
 
     def _trafilatura(self) -> Callable[[str], str]:
         from trafilatura import extract
@@ -113,3 +116,28 @@ class Extract(Map):
             "deduplicate": False,  # its memory of other pages would make the order of rows matter
         }
         return lambda html: extract(html, **options) or ""
+
+
+def nests_deeply(html: str) -> bool:
+    """Whether elements of a page stand more than `MAX_DEPTH` deep.
+
+    >>> nests_deeply("<div>" * 600), nests_deeply("<br>" * 600)
+    (True, False)
+    """
+    from resiliparse.parse.html import DOMContext, HTMLTree, traverse_dom
+
+    data = np.frombuffer(html.encode("utf-8", "replace") + b" ", np.uint8)
+    tags = np.flatnonzero(data[:-1] == ord("<"))
+    n_open = np.cumsum(np.where(data[tags + 1] == ord("/"), -1, 1))
+    n_open -= np.minimum(np.minimum.accumulate(n_open), 0)  # stray closing tags close nothing
+    if n_open.max(initial=0) <= MAX_DEPTH:
+        return False  # even if no open tag were void
+    deepest = 0
+
+    def enter(context: DOMContext) -> None:
+        nonlocal deepest
+        deepest = max(deepest, context.depth)
+
+    if (document := HTMLTree.parse(html).document) is not None:
+        traverse_dom(document, enter)
+    return deepest > MAX_DEPTH

@@ -29,6 +29,7 @@ class GopherQuality(Filter):
       number. Stop words count in any case and every time; lines are not blank; "*" and U+25CF are bullets and
       ". . ." is an ellipsis.
     - `uax29`: words of UAX #29, each letter of a script without spaces one, no punctuation.
+    - `icu`: words of UAX #29 and of ICU's dictionaries, for any language; install `cuvee[languages]`.
 
     Except for `dclm`, lines are those of ``str.splitlines``, blank ones included, and stop words count once
     each, as they are written. They are English: for other languages set `stop_words`, or `min_stop_words: 0`.

@@ -11,12 +11,14 @@ from .decontaminate import Decontaminate
 from .exact_dedup import ExactDedup
 from .extract import Extract
 from .fineweb import Fineweb
+from .fineweb2 import Fineweb2
 from .fix_unicode import FixUnicode
 from .gopher_quality import GopherQuality
 from .gopher_repetition import GopherRepetition
 from .language import Language
 from .length import Length
 from .minhash_dedup import MinHashDedup
+from .normalise import Normalise
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
 from .prototype_pruning import PrototypePruning
@@ -31,12 +33,14 @@ BUILT_IN: tuple[type[Operator], ...] = (
     UrlFilter,
     Extract,
     FixUnicode,
+    Normalise,
     Language,
     Length,
     GopherRepetition,
     GopherQuality,
     C4,
     Fineweb,
+    Fineweb2,
     Where,
     UrlDedup,
     ExactDedup,

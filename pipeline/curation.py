@@ -15,7 +15,7 @@ from .fitting import LookResult, Observed, fit_state
 from .plan import Plan, Stage
 from .progress import RunProgress
 from .recipe import Recipe
-from .run_directory import explained, read_json, write_json
+from .run_directory import explained, read_json, write_json, write_text
 from .shard_work import (
     SHARD_BITS,
     Accounting,
@@ -154,6 +154,8 @@ class Curation:
                 state = fit_state(self.engine, fit, observed, self.state(stage).parent, on_look)
             except UnsuitableDataError as error:
                 raise InputError(str(error)) from error
+            for name, text in fit.review(state).items():
+                write_text(self.state(stage).with_name(name), text)
             write_arrow(self.state(stage), state)
             bar.advance(state.num_rows, state.nbytes)
 

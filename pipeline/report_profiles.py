@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ..operators.base import Decides, Filter
 from ..operators.text_column import one_chunk
-from ..operators.word_pass import Profile
+from ..operators.word_pass import available_profiles
 from .report_html import Html, code, count, counted, element, excerpt, folded, join, number, share, table
 from .report_rows import Sample, StageFiles, fetch, read_columns
 
@@ -111,7 +111,7 @@ def disagreements(files: StageFiles, operator: Filter, sample: pa.Table) -> Disa
     current = operator.model_dump()["profile"]
     found = [
         _compare(operator.model_copy(update={"profile": profile}), profile, seen, stored)
-        for profile in get_args(Profile)
+        for profile in available_profiles()
         if profile != current
     ]
     return Disagreements(stored.count(KEPT), len(again) - len(rows), found)

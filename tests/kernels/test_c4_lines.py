@@ -21,11 +21,12 @@ def _column(texts):
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
 
-@given(texts=st.lists(TEXT, max_size=3), rules=RULES)
-def test_kernel_and_reference_keep_the_same_lines(texts, rules):
+@given(texts=st.lists(TEXT, max_size=3), rules=RULES, words_of_uax29=st.booleans())
+def test_kernel_and_reference_keep_the_same_lines(texts, rules, words_of_uax29):
     column = _column(texts)
-    data, offsets, counts = c4_lines(*column, rules)
-    expected_data, expected_offsets, expected = c4_lines_reference(*column, rules)
+    word_starts = words(*column, "uax29").starts if words_of_uax29 else None
+    data, offsets, counts = c4_lines(*column, rules, word_starts)
+    expected_data, expected_offsets, expected = c4_lines_reference(*column, rules, word_starts)
     assert data.tobytes() == expected_data.tobytes()
     np.testing.assert_array_equal(offsets, expected_offsets)
     for name, a, b in zip(counts._fields, counts, expected, strict=True):

@@ -12,7 +12,12 @@ def _one(operator, table):
 
 
 @pytest.mark.parametrize(
-    "operator", [C4(), C4(profile="datatrove", require_terminal_punctuation=False, min_sentences=1)]
+    "operator",
+    [
+        C4(),
+        C4(profile="datatrove", require_terminal_punctuation=False, min_sentences=1),
+        C4(profile="icu", require_terminal_punctuation=False, min_sentences=1),
+    ],
 )
 def test_it_keeps_the_contract_of_an_operator(operator, documents, check_operator):
     check_operator(operator, documents)
@@ -82,3 +87,14 @@ def test_document_rules_can_be_switched_off(table_of):
 def test_a_wrong_parameter_is_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         C4(**wrong)
+
+
+def test_chinese_lines_have_words_and_sentences_by_icu(table_of):
+    pytest.importorskip("icu4py")
+    table = table_of("他们今天去了北京的大学。你呢？我没有去！\n好。")
+    by_icu = C4(profile="icu", require_terminal_punctuation=False, min_sentences=3)
+    scores, reasons = _one(by_icu, table)
+    assert scores["c4.n_sentences"].to_pylist() == [3]
+    assert scores["c4.n_lines_too_few_words"].to_pylist() == [1]
+    assert reasons == [None]
+    assert _one(C4(require_terminal_punctuation=False, min_sentences=3), table)[1] == ["too_few_sentences"]

@@ -138,7 +138,7 @@ def test_clear_topics_are_stable_and_well_apart_and_noise_is_not(topics):
 
 
 def test_there_are_no_more_domains_than_different_documents(table_of, check_operator):
-    table = table_of("one text", "one text", "another").append_column("id", pa.array(["a", "b", "c"]))
+    table = table_of("one text", "one text", "another")
     table = table.append_column("domain", pa.nulls(3, pa.string()))
     result = check_operator(Cluster(dimensions=4), table)
     assert sorted(result["cluster.id"].to_pylist()) == [0, 0, 1]

@@ -53,6 +53,11 @@ def test_trafilatura_finds_the_same_content(extract):
     assert extract("<html></html>", extractor="trafilatura") == ""
 
 
+def test_elements_nested_without_end_take_no_time_in_the_square_of_their_depth(extract):
+    assert extract(f"<html><body>{'<div><b>' * 20_000}deep down") == "deep down"
+    assert extract(f"<html><body>{'</b>' * 900}{'<div>' * 600}deep down{'</div>' * 600}") == "deep down"
+
+
 @pytest.mark.parametrize(
     "text", ["Prose with a < b and c > d.", "", "a <p> in the middle", '{"html": "<p>"}', "<3 you"]
 )
