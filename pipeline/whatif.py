@@ -121,15 +121,19 @@ def _check_columns(target: _Target, parts: Sequence[Path]) -> None:
             )
 
 
-class _Recorder:
-    """Stands for an operator and notes what is asked of it."""
+def _asked_by_rules(operator: Decides) -> set[str]:
+    """Every name that an operator's rules ask it for, as they are made."""
+    asked: set[str] = set()
 
-    def __init__(self, operator: Operator) -> None:
-        self._operator, self.asked = operator, set[str]()
+    class Recorder(type(operator)):  # type: ignore[misc]
+        def __getattribute__(self, name: str) -> Any:
+            asked.add(name)
+            return super().__getattribute__(name)
 
-    def __getattr__(self, name: str) -> Any:
-        self.asked.add(name)
-        return getattr(self._operator, name)
+    recorder = Recorder.model_construct(**vars(operator))
+    asked.clear()
+    recorder.rules()
+    return asked
 
 
 def thresholds(operator: Decides) -> frozenset[str]:
@@ -138,8 +142,7 @@ def thresholds(operator: Decides) -> frozenset[str]:
     What rules ask for is seen as they are made; what else the operator's code asks for is read from it, and
     code that asks for names that it makes up is taken to ask for every parameter.
     """
-    recorder = _Recorder(operator)
-    type(operator).rules(recorder)  # type: ignore[arg-type]
+    asked = _asked_by_rules(operator)
     elsewhere: dict[str, frozenset[str]] = {}
     for kind in reversed(type(operator).__mro__):
         if issubclass(kind, Decides) and kind is not Decides:
@@ -150,7 +153,7 @@ def thresholds(operator: Decides) -> frozenset[str]:
     asked_elsewhere = frozenset().union(*elsewhere.values())
     if "getattr" in asked_elsewhere:
         return frozenset()
-    return (frozenset(recorder.asked) & type(operator).model_fields.keys()) - asked_elsewhere
+    return frozenset(asked & type(operator).model_fields.keys()) - asked_elsewhere
 
 
 def _names(code: CodeType) -> frozenset[str]:

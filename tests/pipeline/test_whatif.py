@@ -196,6 +196,15 @@ class _MakesNamesUp(Filter):
         return (Rule("n", "makes_names_up.n", maximum=self.n),)
 
 
+class _ChangesOneRule(GopherQuality):
+    def rules(self) -> Sequence[Rule]:
+        return super().rules()[1:]
+
+
+def test_an_operator_may_build_on_the_rules_of_another() -> None:
+    assert thresholds(_ChangesOneRule()) >= {"max_words", "min_stop_words"}
+
+
 def test_a_score_that_may_depend_on_any_parameter_leaves_no_threshold() -> None:
     assert thresholds(_MakesNamesUp()) == set()
 
