@@ -34,6 +34,10 @@ It names a row across the whole stage, in the order of the inputs, however they 
 Scores = Mapping[str, pa.Array]
 
 
+class UnsuitableDataError(ValueError):
+    """The documents are not what an operator's parameters take for granted; the message has the remedy."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Keep a row whose score lies in ``[minimum, maximum]`` and among `allowed`; else drop it for `reason`.

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..operators.base import Fit
+from ..operators.base import Fit, UnsuitableDataError
 from .engines import Engine
 from .errors import InputError
 from .plan import Plan, Stage
@@ -138,7 +138,10 @@ class Curation:
         """Reduce the partials of the stage's shards to the state of its fit."""
         partials = [task.partial for task in self.tasks(stage) if not task.quarantine.exists()]
         with self.progress.stage(f"   {fit.name}: merge", 1, unit="observations") as bar:
-            state = reduce_fit(self.engine, fit, partials)
+            try:
+                state = reduce_fit(self.engine, fit, partials)
+            except UnsuitableDataError as error:
+                raise InputError(str(error)) from error
             for name, text in fit.review(state).items():
                 write_text(self.state(stage).with_name(name), text)
             write_arrow(self.state(stage), state)
