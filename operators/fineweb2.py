@@ -188,7 +188,7 @@ class Fineweb2(FitFilter):
         """One row for each language: its thresholds, stop words, script, documents and their weight.
 
         Raises:
-            ValueError: the method needs documents of the reference language, and there are too few.
+            UnsuitableDataError: the method needs documents of the reference language, and there are too few.
         """
         return pa.table(rows_of(self._table(partial)), schema=_STATE)
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..kernels.text_statistics import MAX_STOP_WORDS
+from .base import UnsuitableDataError
 from .files import read_bytes
 from .gopher_quality import STOP_WORDS
 
@@ -117,40 +118,52 @@ def derive(
         n_prior: n_0, how many documents the threshold of the script weighs.
         min_documents: from how many documents on a language has stop words.
     Raises:
-        ValueError: the method needs the reference, and it has fewer than `min_documents` documents.
+        UnsuitableDataError: the method needs the reference, and it has fewer than `min_documents` documents.
     """
     n_reference = len(next(iter(values.get(reference, {"": np.empty(0)}).values())))
     needs_reference = method not in ("english", "tail") and any(language != reference for language in values)
     if needs_reference and n_reference < min_documents:
-        raise ValueError(
+        raise UnsuitableDataError(
             f"fineweb2: method {method!r} compares each language with {reference!r}, of which there are "
             f"{n_reference} documents and {min_documents} are needed; add some, name another "
             "reference_language, or take method: tail"
         )
     scripts = {language: script_of(counts) for language, counts in words.items()}
-    english = {*STOP_WORDS, *(stop_words(words[reference]) if reference in words else ())}
     pooled = {script: _pool(values, scripts, script) for script in {*scripts.values()}}
+    english = {*STOP_WORDS, *(stop_words(words[reference]) if reference in words else ())}
     table = {ANY: LanguageRow(thresholds={limit.name: limit.paper for limit in (*LIMITS, CONFIDENCE)})}
     for language in sorted(values):
-        n, script = len(values[language]["confidence"]), scripts[language]
-        weight = n / (n + n_prior)
-        thresholds = {}
-        for limit in LIMITS:
-            of = values[reference][limit.metric] if reference in values else np.empty(0)
-            shared = _shrunk(limit, pooled[script][limit.metric], of, method, n_prior, limit.paper)
-            found = _shrunk(limit, values[language][limit.metric], of, method, n_prior, shared)
-            if language == reference and method != "tail":
-                found = limit.paper
-            thresholds[limit.name] = _rounded(np.clip(found, limit.lowest, limit.highest), limit.is_maximum)
-        if (confidence := _confidence(values[language]["confidence"])) is not None:
-            thresholds[CONFIDENCE.name] = confidence
-        found_words = stop_words(words[language]) if n >= min_documents else []
-        if language != reference:
-            found_words = [word for word in found_words if word not in english]
+        n = len(values[language]["confidence"])
+        found = stop_words(words[language]) if n >= min_documents else []
+        metrics = (values[language], pooled[scripts[language]], values.get(reference, {}))
+        is_model = language == reference and method != "tail"
         table[language] = LanguageRow(
-            n_documents=n, script=script, weight=weight, thresholds=thresholds, stop_words=found_words
+            n_documents=n,
+            script=scripts[language],
+            weight=n / (n + n_prior) if n_prior else 1.0,
+            thresholds=_thresholds(*metrics, "english" if is_model else method, 0 if is_model else n_prior),
+            stop_words=[word for word in found if language == reference or word not in english],
         )
     return table
+
+
+def _thresholds(
+    own: Mapping[str, Floats],
+    of_script: Mapping[str, Floats],
+    of_reference: Mapping[str, Floats],
+    method: Method,
+    n_prior: float,
+) -> dict[str, float]:
+    """One language's thresholds, by name."""
+    thresholds = {}
+    for limit in LIMITS:
+        reference = of_reference.get(limit.metric, np.empty(0))
+        shared = _shrunk(limit, of_script[limit.metric], reference, method, n_prior, limit.paper)
+        found = _shrunk(limit, own[limit.metric], reference, method, n_prior, shared)
+        thresholds[limit.name] = _rounded(np.clip(found, limit.lowest, limit.highest), limit.is_maximum)
+    if (confidence := _confidence(own["confidence"])) is not None:
+        thresholds[CONFIDENCE.name] = confidence
+    return thresholds
 
 
 def _pool(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cuvee.operators.language_thresholds import read_table
+from cuvee.pipeline.errors import InputError
 from cuvee.pipeline.recipe import RecipeError, load_recipe
 from cuvee.pipeline.run import run
 
@@ -74,3 +75,8 @@ def test_a_table_that_cannot_be_is_a_problem_of_the_recipe(folder: Path) -> None
     recipe.write_text(RECIPE.format(parameters="table: languages.yaml"))
     with pytest.raises(RecipeError, match=r"recipe.yaml:4: .*de.thresholds.min_words: unknown"):
         load_recipe(recipe)
+
+
+def test_a_corpus_without_the_reference_is_an_error_for_people(folder: Path) -> None:
+    with pytest.raises(InputError, match="compares each language with 'fr', of which there are 0 documents"):
+        _run(folder, "french", "reference_language: fr")
