@@ -94,7 +94,7 @@ def test_a_changed_parameter_reruns_its_stage_and_those_after_it_only(
     run: Callable[..., dict[Path, Made]],
 ) -> None:
     first = run()
-    second = run(("minhash_dedup", "minhash_dedup: {n_bands: 13}"))
+    second = run(("minhash_dedup", "minhash_dedup: {n_bands: 13, rows_per_band: 8}"))
     # A fit observes in the stage before its own, so that stage is another one, too.
     assert _stages(first, second) == ALL - {"00-gopher_quality"}
     third = run(("- pii", "- pii: {replace_email: someone@example.com}"))
