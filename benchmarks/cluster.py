@@ -159,9 +159,9 @@ def neighbours_agree(vectors: NDArray[Any], truth: NDArray[np.int64]) -> float:
 
 
 def planted(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
-    """Near duplicates of some texts, one word in 20 replaced and two sentences exchanged: found or not.
+    """Near duplicates of some texts, one word in 20 replaced and the halves exchanged: found or not.
 
-    Truth is the cosine of all pairs of the same integer vectors.
+    Truth is the cosine of all pairs of the same integer vectors, across all leaves.
     """
     random = np.random.default_rng(seed)
     long = [i for i, text in enumerate(texts) if len(text.split()) > 150]
@@ -181,10 +181,8 @@ def planted(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
     operator = SemanticDedup()
     state, seconds = clocked(lambda: operator.finish(operator.combine(operator.observe(clustered))))
     gone = set(state["row"].to_pylist())
-    vectors = np.stack(
-        clustered["cluster.vector"].combine_chunks().flatten().to_numpy().reshape(len(every), -1)
-    )
-    rows = vectors.astype(np.float32)
+    flat = clustered["cluster.vector"].combine_chunks().flatten().to_numpy()
+    rows = flat.reshape(len(every), -1).astype(np.float32)
     limit = operator.max_similarity * UNIT**2
     pairs = [(j, len(texts) + i) for i, j in enumerate(originals)]
     exact = [pair for pair in pairs if float(rows[pair[0]] @ rows[pair[1]]) > limit]

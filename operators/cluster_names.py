@@ -17,13 +17,15 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 # Letters with the vowel signs that \w leaves out, or two letters of a script without spaces.
 _WORD = re.compile(rf"[{_UNSPACED}]{{2}}|(?:(?![{_UNSPACED}])[^\W\d_]|[\u0300-\u036f\u0900-\u0dff]){{3,}}")
 
+_ADDRESS = re.compile(r"\w+://\S+|www\.\S+")
+
 
 def name_clusters(texts: Sequence[str], which: NDArray[np.int64], n_clusters: int) -> list[str]:
     """The words of largest class-based TF-IDF of each cluster, joined; the same name again gets a number.
 
     Counted are documents, so no document names its cluster alone: the score of a word is the share f of the
     cluster's documents that have it times ``log((1 + n_clusters) f / (f + the others' sum of f))``. Words
-    spoken in more than a third of the clusters, and in two at least, are left out.
+    spoken in more than a third of the clusters, and in two at least, are left out, and so are addresses.
 
     Args:
         texts: in their own case; which: int64, (n_texts,), in [0, n_clusters).
@@ -62,7 +64,7 @@ def _document_shares(
     n_docs = np.bincount(which, minlength=n_clusters)
     counts = [Counter[str]() for _ in range(n_clusters)]
     for text, cluster in zip(texts, which.tolist(), strict=True):
-        counts[cluster].update(set(_WORD.findall(text.lower())))
+        counts[cluster].update(set(_WORD.findall(_ADDRESS.sub(" ", text.lower()))))
     return [
         {word: n / size for word, n in words.items() if n > 1 or size < 2 * NAME_WORDS}
         for words, size in zip(counts, n_docs.tolist(), strict=True)

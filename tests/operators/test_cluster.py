@@ -145,7 +145,8 @@ def test_there_are_no_more_domains_than_different_documents(table_of, check_oper
 
 
 def test_names_leave_out_what_is_said_everywhere_and_tell_equal_names_apart():
-    texts = [f"the {topic} of the {topic} page" for topic in ("wine", "wine", "code", "code", "law", "law")]
+    topics = ("wine", "wine", "code", "code", "law", "law")
+    texts = [f"the {topic} of the {topic} page, see https://{topic}.example/{topic}x" for topic in topics]
     assert name_clusters(texts, np.arange(6) // 2, 3) == ["wine", "code", "law"]
     same = name_clusters(["one word"] * 3, np.arange(3), 3)
     assert same == ["cluster", "cluster-2", "cluster-3"], "words of all clusters name none"
