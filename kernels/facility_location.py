@@ -1,0 +1,420 @@
+"""Few rows that stand for many: the greatest sum of each item's similarity to its nearest chosen row.
+
+f(S) = sum over items j of max(0, max over i in S of similarity[i, j]) is monotone and submodular, so choosing
+the row of the greatest gain, k times, gives at least 1 - 1/e of the best f (Nemhauser, Wolsey & Fisher 1978).
+
+Gains are sums of float32 in one fixed order (N_LANES sums side by side). Such a sum never grows when a term
+falls, rounding included; so a gain from an earlier step bounds today's, and the lazy algorithms below choose
+what the naive one chooses, bit for bit, on every machine.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import inlined, kernel
+from .permutation import mix64
+
+N_LANES = 32
+Float32s = NDArray[np.float32]
+
+
+class Selection(NamedTuple):
+    """Rows in the order in which they were chosen; fewer than asked for only where budgets end first."""
+
+    indices: NDArray[np.int64]  # (k,)
+    gains: Float32s  # (k,), by how much each raised f, its bonus included
+    sizes: NDArray[np.int64]  # (k,), items that are most similar to it; of equals the one chosen first
+
+
+def facility_location(
+    similarity: NDArray[np.floating[Any]],
+    k: int,
+    *,
+    groups: NDArray[np.integer[Any]] | None = None,
+    budgets: NDArray[np.integer[Any]] | None = None,
+    bonus: NDArray[np.floating[Any]] | None = None,
+) -> Selection:
+    """The greedy choice of k rows; of equal gains the first row.
+
+    Lazily: rows wait in a heap by the last gain that is known of them, and only the top is worked out again.
+    O(n_rows · n_items) once, and then for each choice a few rows of n_items.
+
+    Args:
+        similarity: (n_rows, n_items), finite; negative counts as 0. Copied unless float32 in C order.
+        k: 1 <= k <= n_rows.
+        groups: (n_rows,), 0 to n_groups - 1. Of group g at most budgets[g] rows are chosen.
+        budgets: (n_groups,), >= 0.
+        bonus: (n_rows,), finite and >= 0, added to a row's gain: f plus a modular term.
+    Raises:
+        ValueError: names the argument, what was found and what is allowed.
+    Source: Minoux 1978 (lazy evaluation). Groups are a partition matroid, for which greedy keeps 1/2 of the
+        best f.
+
+    >>> points = np.array([0.0, 0.1, 0.2, 5.0, 5.1])
+    >>> found = facility_location(6 - abs(points[:, None] - points), 2)
+    >>> found.indices.tolist(), found.gains.round(3).tolist(), found.sizes.tolist()
+    ([2, 3], [20.0, 9.600000381469727], [3, 2])
+    """
+    rows, group_of, left, extra = _checked(similarity, k, groups, budgets, bonus)
+    indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
+    best = np.full(rows.shape[1], -1, np.int64)
+    n = _lazy(rows, group_of, left, extra, indices, gains, best)
+    return _selection(indices[:n], gains[:n], best)
+
+
+def facility_location_reference(
+    similarity: NDArray[np.floating[Any]],
+    k: int,
+    *,
+    groups: NDArray[np.integer[Any]] | None = None,
+    budgets: NDArray[np.integer[Any]] | None = None,
+    bonus: NDArray[np.floating[Any]] | None = None,
+) -> Selection:
+    """`facility_location`, working out every row's gain for every choice."""
+    rows, group_of, left, extra = _checked(similarity, k, groups, budgets, bonus)
+    cover, best = np.zeros(rows.shape[1], np.float32), np.full(rows.shape[1], -1)
+    indices, gains = list[int](), list[np.float32]()
+    while len(indices) < k:
+        allowed = [i for i in range(len(rows)) if i not in indices and left[group_of[i]] > 0]
+        if not allowed:
+            break
+        found = {i: np.float32(gain_reference(rows[i], cover) + extra[i]) for i in allowed}
+        chosen = max(allowed, key=lambda i: (found[i], -i))
+        best[rows[chosen] > cover] = len(indices)
+        np.maximum(cover, rows[chosen], out=cover)
+        indices.append(chosen)
+        gains.append(found[chosen])
+        left[group_of[chosen]] -= 1
+    return _selection(np.array(indices, np.int64), np.array(gains, np.float32), best)
+
+
+def gain_reference(row: Float32s, cover: Float32s) -> np.float32:
+    """By how much a row raises f when items are covered so far: lane l sums items l, l + N_LANES, ..."""
+    terms = np.zeros(-(-row.size // N_LANES) * N_LANES, np.float32)
+    terms[: row.size] = np.maximum(row - cover, 0)
+    total = np.float32(0)
+    for lane in terms.reshape(-1, N_LANES).T:
+        part = np.float32(0)
+        for term in lane:
+            part += term
+        total += part
+    return total
+
+
+def facility_location_stochastic(
+    similarity: NDArray[np.floating[Any]], k: int, *, epsilon: float = 0.01, seed: int = 0
+) -> Selection:
+    """As `facility_location`, with each choice from a random sample of the rows that are left.
+
+    Samples have n_rows / k · ln(1 / epsilon) rows, so the cost is O(n_rows · n_items · ln(1 / epsilon)),
+    whatever k; f is at least 1 - 1/e - epsilon of the best, in expectation.
+
+    Args:
+        epsilon: in (0, 1).
+        seed: of the samples; the same gives the same choice.
+    Source: Mirzasoleiman et al. 2015, "Lazier than lazy greedy" (arXiv 1409.7938), algorithm 1.
+    """
+    if not 0 < epsilon < 1:
+        raise ValueError(f"epsilon is {epsilon}; it must lie in (0, 1)")
+    rows, *_ = _checked(similarity, k, None, None, None)
+    n_sampled = min(len(rows), math.ceil(len(rows) / k * math.log(1 / epsilon)))
+    numbers = mix64(np.arange(k * n_sampled, dtype=np.uint64), seed).reshape(k, n_sampled)
+    indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
+    best = np.full(rows.shape[1], -1, np.int64)
+    _stochastic(rows, numbers, indices, gains, best)
+    return _selection(indices, gains, best)
+
+
+def facility_location_sparse(
+    starts: NDArray[np.int64], items: NDArray[np.int64], similarity: Float32s, n_items: int, k: int
+) -> Selection:
+    """`facility_location` where each row is similar to few items, as in a graph of nearest neighbours.
+
+    Args:
+        starts: int64, (n_rows + 1,): row i is similar to items[starts[i]:starts[i + 1]], which are distinct.
+        items: int64, (n_pairs,), in [0, n_items).
+        similarity: float32, (n_pairs,), finite; negative counts as 0.
+        k: 1 <= k <= n_rows.
+    Returns:
+        As `facility_location`; items that no chosen row is similar to are in no size.
+    Raises:
+        ValueError: the arrays disagree, or a value is out of range.
+
+    >>> starts, items = np.array([0, 2, 4, 5]), np.array([0, 1, 1, 2, 3])
+    >>> similarity = np.array([1.0, 0.5, 1.0, 0.8, 0.1], np.float32)
+    >>> facility_location_sparse(starts, items, similarity, 4, 2).indices.tolist()
+    [1, 0]
+    """
+    n_rows = starts.size - 1
+    if not 1 <= k <= n_rows:
+        raise ValueError(f"k is {k}; of {n_rows} rows 1 to {n_rows} can be chosen")
+    if (
+        starts[0] != 0
+        or starts[-1] != items.size
+        or items.size != similarity.size
+        or (np.diff(starts) < 0).any()
+    ):
+        raise ValueError(
+            f"starts run from {starts[0]} to {starts[-1]}; with {items.size} items and {similarity.size} "
+            f"similarities they rise from 0 to {items.size}"
+        )
+    if items.size and (items.min() < 0 or items.max() >= n_items):
+        raise ValueError(f"items run from {items.min()} to {items.max()}; they must lie in [0, {n_items})")
+    values = np.ascontiguousarray(similarity, np.float32)
+    _check_finite("similarity", values)
+    indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
+    best = np.full(n_items, -1, np.int64)
+    _lazy_sparse(np.asarray(starts, np.int64), np.asarray(items, np.int64), values, indices, gains, best)
+    return _selection(indices, gains, best)
+
+
+class Sieve:
+    """Facility location over rows that pass by once: each is kept or not when it is seen.
+
+    Several guesses of the best f, a factor 1 + epsilon apart, each keep their own choice: a row is taken by
+    those guesses v that it raises by (v / 2 - f) / (rows still to choose). The best choice has at least
+    1/2 - epsilon of the best f. Memory: O(log(k) / epsilon) covers of n_items.
+
+    Args:
+        k: rows to choose at most.
+        n_items: of the fixed items that rows are compared with, a sample of the stream for one.
+        epsilon: in (0, 1/2).
+    Source: Badanidiyuru et al. 2014, "Streaming submodular maximization: massive data summarization on the
+        fly", algorithm 3 (SieveStreaming++ would drop more guesses early).
+
+    >>> sieve = Sieve(k=2, n_items=3)
+    >>> for number, row in enumerate(np.eye(3)):
+    ...     sieve.add(number, row)
+    >>> sieve.chosen()
+    [0, 1]
+    """
+
+    def __init__(self, k: int, n_items: int, epsilon: float = 0.1) -> None:
+        if k < 1 or n_items < 1 or not 0 < epsilon < 0.5:
+            raise ValueError(
+                f"k, n_items and epsilon are {k}, {n_items}, {epsilon}; allowed are 1 or more, 1 or more, "
+                "and what lies between 0 and 1/2"
+            )
+        self._k, self._n_items, self._base = k, n_items, 1 + epsilon
+        self._largest = 0.0
+        self._guesses: dict[int, tuple[list[int], Float32s]] = {}
+
+    def add(self, number: int, row: NDArray[np.floating[Any]]) -> None:
+        """See a row, which callers name by `number`: its similarity to each item, (n_items,)."""
+        values = np.ascontiguousarray(row, np.float32)
+        if values.shape != (self._n_items,):
+            raise ValueError(f"row {number} has shape {values.shape}; it must be ({self._n_items},)")
+        _check_finite(f"row {number}", values)
+        alone = float(np.maximum(values, 0).sum(dtype=np.float64))
+        if alone > self._largest:
+            self._largest = alone
+            self._renew()
+        for power, (chosen, cover) in self._guesses.items():
+            if len(chosen) == self._k:
+                continue
+            f = float(cover.sum(dtype=np.float64))
+            gain = float(np.maximum(values - cover, 0).sum(dtype=np.float64))
+            if gain > 0 and gain >= (self._base**power / 2 - f) / (self._k - len(chosen)):
+                chosen.append(number)
+                np.maximum(cover, values, out=cover)
+
+    def chosen(self) -> list[int]:
+        """The rows of the best choice so far, in the order in which they came."""
+        sums = {power: float(cover.sum(dtype=np.float64)) for power, (_, cover) in self._guesses.items()}
+        return list(self._guesses[max(sums, key=lambda power: sums[power])][0]) if sums else []
+
+    def _renew(self) -> None:
+        """Guesses between the best single row and k of it; those below go, new ones start empty."""
+        low = math.ceil(math.log(self._largest, self._base))
+        high = math.floor(math.log(2 * self._k * self._largest, self._base))
+        self._guesses = {
+            power: self._guesses.get(power) or ([], np.zeros(self._n_items, np.float32))
+            for power in range(low, high + 1)
+        }
+
+
+def _checked(
+    similarity: NDArray[np.floating[Any]],
+    k: int,
+    groups: NDArray[np.integer[Any]] | None,
+    budgets: NDArray[np.integer[Any]] | None,
+    bonus: NDArray[np.floating[Any]] | None,
+) -> tuple[Float32s, NDArray[np.int64], NDArray[np.int64], Float32s]:
+    """Rows, each row's group, what is left of each group's budget, each row's bonus."""
+    rows = np.ascontiguousarray(similarity, np.float32)
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(
+            f"similarity has shape {rows.shape}; it must be (n_rows, n_items), neither of them 0"
+        )
+    if not 1 <= k <= len(rows):
+        raise ValueError(f"k is {k}; of {len(rows)} rows 1 to {len(rows)} can be chosen")
+    _check_finite("similarity", rows)
+    if (groups is None) != (budgets is None):
+        raise ValueError("groups and budgets come together; one of the two is missing")
+    group_of = np.zeros(len(rows), np.int64) if groups is None else np.asarray(groups, np.int64)
+    left = np.array([k]) if budgets is None else np.array(budgets, np.int64)
+    if group_of.shape != (len(rows),) or group_of.min() < 0 or group_of.max() >= left.size:
+        raise ValueError(
+            f"groups have shape {group_of.shape} and run from {group_of.min()} to {group_of.max()}; one of "
+            f"0 to {left.size - 1} is needed for each of {len(rows)} rows"
+        )
+    extra = np.zeros(len(rows), np.float32) if bonus is None else np.ascontiguousarray(bonus, np.float32)
+    if extra.shape != (len(rows),) or not (extra >= 0).all():
+        raise ValueError(f"bonus has shape {extra.shape} and minimum {extra.min()}; each row needs one >= 0")
+    _check_finite("bonus", extra)
+    return rows, group_of, left, extra
+
+
+def _check_finite(name: str, values: Float32s) -> None:
+    if not np.isfinite(values.sum(dtype=np.float64)):
+        at = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise ValueError(f"{name}{at} is {values[tuple(at)]}; all values must be finite")
+
+
+def _selection(indices: NDArray[np.int64], gains: Float32s, best: NDArray[np.int64]) -> Selection:
+    return Selection(indices, gains, np.bincount(best[best >= 0], minlength=indices.size).astype(np.int64))
+
+
+@inlined
+def _gain(row: Float32s, cover: Float32s, lanes: Float32s) -> np.float32:
+    lanes[:] = np.float32(0)
+    n_whole = row.size - row.size % N_LANES
+    for j in range(0, n_whole, N_LANES):
+        for lane in range(N_LANES):
+            more = row[j + lane] - cover[j + lane]
+            lanes[lane] += more if more > 0 else np.float32(0)
+    for lane in range(row.size - n_whole):
+        more = row[n_whole + lane] - cover[n_whole + lane]
+        lanes[lane] += more if more > 0 else np.float32(0)
+    total = np.float32(0)
+    for lane in range(N_LANES):
+        total += lanes[lane]
+    return total
+
+
+@inlined
+def _cover(row: Float32s, cover: Float32s, best: NDArray[np.int64], number: int) -> None:
+    for j in range(row.size):
+        if row[j] > cover[j]:
+            cover[j] = row[j]
+            best[j] = number
+
+
+@inlined
+def _sink(heap: NDArray[np.int64], size: int, bound: Float32s) -> None:
+    """Put the top of a heap where it belongs: the greatest bound on top, of equals the smallest row."""
+    at, row = 0, heap[0]
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        left = heap[child]
+        if child + 1 < size:
+            right = heap[child + 1]
+            if bound[right] > bound[left] or (bound[right] == bound[left] and right < left):
+                child, left = child + 1, right
+        if bound[row] > bound[left] or (bound[row] == bound[left] and row < left):
+            break
+        heap[at] = left
+        at = child
+    heap[at] = row
+
+
+@kernel
+def _lazy(
+    rows: Float32s,
+    group_of: NDArray[np.int64],
+    left: NDArray[np.int64],
+    extra: Float32s,
+    indices: NDArray[np.int64],
+    gains: Float32s,
+    best: NDArray[np.int64],
+) -> int:
+    n_rows, n_items = rows.shape
+    cover, lanes = np.zeros(n_items, np.float32), np.empty(N_LANES, np.float32)
+    bound, step_of = np.empty(n_rows, np.float32), np.zeros(n_rows, np.int64)
+    for i in range(n_rows):
+        bound[i] = _gain(rows[i], cover, lanes) + extra[i]
+    heap, size = np.argsort(-bound, kind="mergesort"), n_rows
+    n_chosen = 0
+    while n_chosen < indices.size and size > 0:
+        top = heap[0]
+        is_gone = left[group_of[top]] <= 0
+        if not is_gone and step_of[top] < n_chosen:
+            bound[top] = _gain(rows[top], cover, lanes) + extra[top]
+            step_of[top] = n_chosen
+        elif not is_gone:
+            _cover(rows[top], cover, best, n_chosen)
+            indices[n_chosen], gains[n_chosen] = top, bound[top]
+            left[group_of[top]] -= 1
+            n_chosen += 1
+            is_gone = True
+        if is_gone:
+            size -= 1
+            heap[0] = heap[size]
+        if size > 0:
+            _sink(heap, size, bound)
+    return n_chosen
+
+
+@kernel
+def _lazy_sparse(
+    starts: NDArray[np.int64],
+    items: NDArray[np.int64],
+    values: Float32s,
+    indices: NDArray[np.int64],
+    gains: Float32s,
+    best: NDArray[np.int64],
+) -> None:
+    n_rows = starts.size - 1
+    cover, bound = np.zeros(best.size, np.float32), np.zeros(n_rows, np.float32)
+    step_of = np.zeros(n_rows, np.int64)
+    for i in range(n_rows):
+        for p in range(starts[i], starts[i + 1]):
+            bound[i] += max(values[p], np.float32(0))
+    heap, size = np.argsort(-bound, kind="mergesort"), n_rows
+    n_chosen = 0
+    while n_chosen < indices.size:
+        top = heap[0]
+        if step_of[top] < n_chosen:
+            total = np.float32(0)
+            for p in range(starts[top], starts[top + 1]):
+                total += max(values[p] - cover[items[p]], np.float32(0))
+            bound[top], step_of[top] = total, n_chosen
+        else:
+            for p in range(starts[top], starts[top + 1]):
+                if values[p] > cover[items[p]]:
+                    cover[items[p]] = values[p]
+                    best[items[p]] = n_chosen
+            indices[n_chosen], gains[n_chosen] = top, bound[top]
+            n_chosen, size = n_chosen + 1, size - 1
+            heap[0] = heap[size]
+        _sink(heap, size, bound)
+
+
+@kernel
+def _stochastic(
+    rows: Float32s,
+    numbers: NDArray[np.uint64],
+    indices: NDArray[np.int64],
+    gains: Float32s,
+    best: NDArray[np.int64],
+) -> None:
+    n_rows, n_items = rows.shape
+    cover, lanes = np.zeros(n_items, np.float32), np.empty(N_LANES, np.float32)
+    left = np.arange(n_rows)
+    for step in range(indices.size):
+        n_left = n_rows - step
+        chosen, chosen_gain = -1, np.float32(-1)
+        # The sample goes to the front of `left`, one swap for each of its rows.
+        for i in range(min(numbers.shape[1], n_left)):
+            j = i + np.int64(numbers[step, i] % np.uint64(n_left - i))
+            left[i], left[j] = left[j], left[i]
+            found = _gain(rows[left[i]], cover, lanes)
+            if found > chosen_gain or (found == chosen_gain and left[i] < left[chosen]):
+                chosen, chosen_gain = i, found
+        row = left[chosen]
+        _cover(rows[row], cover, best, step)
+        indices[step], gains[step] = row, chosen_gain
+        left[chosen] = left[n_left - 1]

@@ -1,0 +1,128 @@
+"""Rows drawn by their scores, without replacement and repeatably: what batch selection is made of."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .permutation import mix64
+
+Law = Literal["softmax", "power", "softrank"]
+LAWS: tuple[Law, ...] = get_args(Law)
+
+
+def uniforms(n: int, key: int) -> NDArray[np.float64]:
+    """n numbers in (0, 1), a function of (place, key) alone: float64, (n,)."""
+    return (mix64(np.arange(n, dtype=np.uint64), key) >> np.uint64(11)).astype(np.float64) / 2**53 + 2**-54
+
+
+def gumbel_top_k(
+    scores: NDArray[np.float64], k: int, *, key: int, law: Law = "softmax", beta: float = 1.0
+) -> NDArray[np.int64]:
+    """k rows drawn one after another without replacement, with odds by their scores; int64, (k,), as drawn.
+
+    The odds of a row with score s are exp(beta s) (softmax), s**beta (power), or rank**-beta, the greatest
+    score having rank 1 (softrank). beta 0 draws evenly; as beta grows, the top k are drawn.
+
+    Args:
+        scores: (n,), no NaN; -inf is never drawn, unless nothing else is left. Power takes scores >= 0.
+        k: 0 <= k <= n.
+        key: of the random numbers, 0 <= key < 2**64: the same gives the same rows.
+    Raises:
+        ValueError: names the argument, what was found and what is allowed.
+    Source: Kirsch et al. 2021, "Stochastic batch acquisition for deep active learning" (arXiv 2106.12059),
+        section 3 and table 1; the Gumbel top-k trick is of Kool et al. 2019.
+
+    >>> gumbel_top_k(np.array([0.0, 30.0, 60.0]), 2, key=1).tolist()
+    [2, 1]
+    """
+    scores = _checked(scores, k, beta)
+    if law not in LAWS:
+        raise ValueError(f"law is {law!r}; it must be one of {LAWS}")
+    if law == "power":
+        if scores.size and scores.min() < 0:
+            raise ValueError(f"scores[{scores.argmin()}] is {scores.min()}; the power law takes scores >= 0")
+        with np.errstate(divide="ignore"):
+            logits = beta * np.log(scores) if beta else np.zeros_like(scores)
+    elif law == "softrank":
+        ranks = np.empty(scores.size)
+        ranks[np.argsort(-scores, kind="stable")] = np.arange(1, scores.size + 1)
+        logits = np.where(scores == -np.inf, -np.inf, -beta * np.log(ranks))
+    else:
+        logits = beta * scores if beta else np.where(scores == -np.inf, -np.inf, 0.0)
+    gumbels = -np.log(-np.log(uniforms(scores.size, key)))
+    return np.argsort(-(logits + gumbels), kind="stable")[:k].astype(np.int64)
+
+
+def blocked_sequential_sampling(
+    scores: NDArray[np.float64],
+    features: NDArray[np.floating],
+    k: int,
+    *,
+    key: int,
+    n_blocks: int = 16,
+    redundancy: float = 1.0,
+    beta: float = 1.0,
+) -> NDArray[np.int64]:
+    """k rows drawn in blocks: each block by its scores, less its likeness to the rows of the blocks before.
+
+    The logit of row j is beta (scores[j] - redundancy · sum over rows i drawn before of 2 cos(i, j) / k), so
+    that rows that say the same are not all drawn.
+
+    Args:
+        scores: (n,), finite, learner minus reference loss for one; standardise them, or choose beta by hand.
+        features: (n, d), whose cosines say how alike rows are; a row of zeros is like none.
+        k: 0 <= k <= n.
+        key: of the random numbers.
+        n_blocks: of the k rows, as even as can be.
+        redundancy: >= 0; with 0 this is `gumbel_top_k` in blocks.
+    Returns:
+        int64, (k,), as drawn.
+    Source: Evans et al. 2024, "Data curation via joint example selection" (arXiv 2406.17711), algorithm 1,
+        where pairs' scores come from a contrastive loss. Language models' losses have no pairs: the cosine
+        takes their place, its sum divided by k so that redundancy means the same for every k.
+
+    >>> alike = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> sorted(blocked_sequential_sampling(np.zeros(3), alike, 2, key=2, n_blocks=2, beta=99).tolist())
+    [1, 2]
+    """
+    scores = _checked(scores, k, beta)
+    if len(features) != scores.size or not np.isfinite(features).all() or not np.isfinite(scores).all():
+        raise ValueError(
+            f"{len(features)} features for {scores.size} scores, or one of either is not finite; each score "
+            "needs its row of finite features"
+        )
+    if n_blocks < 1 or redundancy < 0:
+        raise ValueError(f"n_blocks is {n_blocks} and redundancy {redundancy}; at least 1 and 0 are needed")
+    directions = np.asarray(features, np.float64)
+    directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-300)
+    logits, drawn = scores.copy(), np.empty(0, np.int64)
+    for block, n_drawn in enumerate(_blocks(k, n_blocks)):
+        chosen = gumbel_top_k(logits, n_drawn, key=_key_of_block(key, block), beta=beta)
+        logits -= redundancy * (2 / k) * (directions @ directions[chosen].sum(axis=0))
+        logits[chosen] = -np.inf
+        drawn = np.concatenate([drawn, chosen])
+    return drawn
+
+
+def _blocks(k: int, n_blocks: int) -> list[int]:
+    sizes = [(b + 1) * k // n_blocks - b * k // n_blocks for b in range(n_blocks)]
+    return [size for size in sizes if size]
+
+
+def _key_of_block(key: int, block: int) -> int:
+    return int(mix64(np.array([block], np.uint64), key)[0])
+
+
+def _checked(scores: NDArray[np.float64], k: int, beta: float) -> NDArray[np.float64]:
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 1 or not 0 <= k <= scores.size:
+        raise ValueError(f"k is {k}; of scores of shape {scores.shape} none to all can be drawn")
+    if np.isnan(scores).any() or (scores == np.inf).any():
+        at = int(np.argmax(np.isnan(scores) | (scores == np.inf)))
+        raise ValueError(
+            f"scores[{at}] is {scores[at]}; scores must be numbers, or -inf for what is not drawn"
+        )
+    if not 0 <= beta < np.inf:
+        raise ValueError(f"beta is {beta}; it must be finite and >= 0")
+    return scores

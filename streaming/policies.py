@@ -1,0 +1,344 @@
+"""Online mixing: what the losses of each domain say about the weights of the next batches.
+
+A policy sees a report every few steps (the mean loss of each domain's tokens since the last one) and gives
+weights over the domains. It is numbers in, numbers out: the loader carries them.
+
+    MirrorDescent   weights to domains whose next token lowers the objective most; near the prior (default)
+    Ado             the same from power laws fitted to each domain's losses
+
+More, as published: published_policies.py.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Reward = Literal["slope", "loss", "excess"]
+
+
+class Policy(ABC):
+    """Weights over domains that follow reports.
+
+    Args:
+        prior: (n_domains,), > 0, summing to one: the weights of the objective, and those at the start.
+    Raises:
+        ValueError: names the argument, what was found and what is allowed.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ()
+    """Attributes that decide the weights to come, arrays or numbers; all else are arguments."""
+
+    def __init__(self, prior: Floats) -> None:
+        self.prior = distribution(prior)
+        self.n_reports, self.n_ignored = 0, 0
+
+    @property
+    @abstractmethod
+    def weights(self) -> Floats:
+        """float64, (n_domains,), >= 0, summing to one."""
+
+    def observe(self, losses: Floats, n_tokens: Floats) -> None:
+        """Take in a report.
+
+        Args:
+            losses: (n_domains,), mean loss of the tokens since the last report, in nats. What is not finite
+                counts as absent; infinities and NaN of domains with tokens are counted in `n_ignored`.
+            n_tokens: (n_domains,), tokens behind each mean; 0: the domain is absent.
+        """
+        losses, n_tokens = np.asarray(losses, np.float64), np.asarray(n_tokens, np.float64)
+        if losses.shape != self.prior.shape or n_tokens.shape != self.prior.shape:
+            raise ValueError(
+                f"losses and n_tokens have shapes {losses.shape} and {n_tokens.shape}; each needs one "
+                f"number for each of {self.prior.size} domains"
+            )
+        is_there = np.isfinite(losses) & (n_tokens > 0)
+        self.n_ignored += int(((n_tokens > 0) & ~is_there).sum())
+        self.n_reports += 1
+        if is_there.any():
+            self._update(np.where(is_there, losses, np.nan), np.where(is_there, n_tokens, 0.0), is_there)
+
+    @abstractmethod
+    def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
+        """Take in a report with one domain or more; NaN and 0 stand for those that are absent."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain JSON, enough to go on exactly."""
+        names = ("n_reports", "n_ignored", *self.state)
+        found = {name: getattr(self, name) for name in names}
+        return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in found.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: it is of another policy or of another number of domains.
+        """
+        names = ("n_reports", "n_ignored", *self.state)
+        if set(state) != set(names):
+            raise ValueError(f"state has {sorted(state)}; a {type(self).__name__} needs {sorted(names)}")
+        for name in names:
+            now = getattr(self, name)
+            if isinstance(now, np.ndarray):
+                found = np.array(state[name], now.dtype)
+                if found.shape != now.shape:
+                    raise ValueError(f"state: {name} has shape {found.shape}, this policy's is {now.shape}")
+                setattr(self, name, found)
+            else:
+                setattr(self, name, state[name])
+
+
+class MirrorDescent(Policy):
+    """Steps of at most `rate` towards domains whose next token helps the objective most; the default.
+
+    The objective is the prior's mean of the domains' losses. It is least, for the tokens to be spent, where
+    prior_k · (-dL_k / dn_k) is the same for all domains with weights; so the weight of a domain grows while
+    its marginal gain is above the mean of the weights and shrinks while it is below, by a factor within
+    1 +- `rate` a report. Noise that no training removes has no slope. A slope that cannot be told from noise
+    counts as none (it is scaled by 1 - (standard error / slope)**2), and steps are the smaller the larger the
+    standard errors are beside the gains.
+
+    Other rewards are standardised over domains, clipped to three deviations, and a step is a third of that:
+    "loss" is ODM's, which follows irreducible noise; "excess" is the loss over `reference`.
+
+    Args:
+        reward: "slope", "loss" or "excess".
+        reference: (n_domains,), losses of a reference model, for "excess".
+        rate: of a report, in (0, 0.5].
+        pull: of log-weights towards the prior's at each report, in [0, 1].
+        floor, ceiling: of each weight, times its prior.
+        half_lives: of the moving means whose difference is the slope, in reports, (fast, slow).
+        warm_up: reports before the first step.
+    Source: mirror descent with entropy, whose step is multiplicative (Beck & Teboulle 2003). Learning
+        progress as reward: Graves et al. 2017, "Automated curriculum learning for neural networks", section
+        4.1; power laws in place of slopes: `Ado`.
+    """
+
+    state = ("log_weights", "fast", "slow", "variance", "n_seen", "n_tokens")
+
+    def __init__(
+        self,
+        prior: Floats,
+        *,
+        reward: Reward = "slope",
+        reference: Floats | None = None,
+        rate: float = 0.1,
+        pull: float = 0.03,
+        floor: float = 0.1,
+        ceiling: float = 5.0,
+        half_lives: tuple[float, float] = (8, 32),
+        warm_up: int = 20,
+    ) -> None:
+        super().__init__(prior)
+        if reward not in get_args(Reward):
+            raise ValueError(f"reward is {reward!r}; it must be one of {get_args(Reward)}")
+        if (reward == "excess") != (reference is not None):
+            raise ValueError("reward 'excess' and a reference come together; one of the two is missing")
+        if not (0 < rate <= 0.5 and 0 <= pull <= 1 and 0 <= floor <= 1 <= ceiling and warm_up >= 0):
+            raise ValueError(
+                f"rate, pull, floor, ceiling and warm_up are {rate}, {pull}, {floor}, {ceiling}, {warm_up}; "
+                "they lie in (0, 0.5], [0, 1], [0, 1], [1, inf) and [0, inf)"
+            )
+        if not 0 < half_lives[0] < half_lives[1]:
+            raise ValueError(f"half_lives are {half_lives}; the first is above 0 and below the second")
+        self.reward, self.rate, self.pull, self.warm_up = reward, rate, pull, warm_up
+        self.reference = None if reference is None else vector("reference", reference, self.prior.size)
+        self.low, self.high = floor * self.prior, np.minimum(1.0, ceiling * self.prior)
+        self.decays = np.array([1 - 0.5 ** (1 / half_life) for half_life in half_lives])
+        self.log_weights = np.log(self.prior)
+        # Means of (loss, tokens so far) that forget fast and slowly: (2, n_domains) each.
+        self.fast, self.slow = np.zeros((2, self.prior.size)), np.zeros((2, self.prior.size))
+        self.variance, self.n_seen = np.zeros(self.prior.size), np.zeros(self.prior.size)
+        self.n_tokens = np.zeros(self.prior.size)
+
+    @property
+    def weights(self) -> Floats:
+        return bounded_weights(softmax(self.log_weights), self.low, self.high)
+
+    def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
+        self._follow(losses, n_tokens, is_there)
+        if self.n_reports <= self.warm_up:
+            return
+        weights = self.weights
+        step = np.log1p(self.rate * np.clip(self._advantage(weights), -1, 1))
+        self.log_weights = np.log(weights) + step
+        self.log_weights += self.pull * (np.log(self.prior) - self.log_weights)
+        self.log_weights -= np.logaddexp.reduce(self.log_weights)
+
+    def _follow(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
+        found = np.stack([losses, self.n_tokens + n_tokens / 2])[:, is_there]
+        self.n_tokens += n_tokens
+        self.n_seen[is_there] += 1
+        # In the first reports all count alike, as in a plain mean.
+        fast, slow = (np.maximum(decay, 1 / self.n_seen[is_there]) for decay in self.decays)
+        miss = found[0] - self.fast[0, is_there]
+        is_first = self.n_seen[is_there] == 1
+        self.variance[is_there] += slow * (np.where(is_first, 0.0, miss**2) - self.variance[is_there])
+        self.fast[:, is_there] += fast * (found - self.fast[:, is_there])
+        self.slow[:, is_there] += slow * (found - self.slow[:, is_there])
+
+    def slopes(self) -> tuple[Floats, Floats]:
+        """Nats by which a token of the domain lowers its loss, noise taken out, and the standard error.
+
+        float64, (n_domains,) each, >= 0; of a domain that has not moved both are 0.
+        """
+        drop, moved = self.slow[0] - self.fast[0], self.fast[1] - self.slow[1]
+        fast, slow = self.decays
+        error = np.sqrt(self.variance * (fast / (2 - fast) + slow / (2 - slow)))
+        moves = moved > 0
+        moved = np.where(moves, moved, 1.0)
+        kept = 1 - (error / np.where(drop > 0, drop, 1.0)) ** 2
+        slope = np.where(moves & (drop > 0), np.maximum(kept, 0) * drop, 0.0) / moved
+        return slope, np.where(moves, error, 0.0) / moved
+
+    def _advantage(self, weights: Floats) -> Floats:
+        """By how much each domain is better than the mean of the weights; 0 for one that never reported."""
+        if self.reward == "slope":
+            slopes, errors = self.slopes()
+            gain, error = self.prior * slopes, self.prior * errors
+            mean = float(weights @ gain)
+            scale = mean + float(weights @ error)
+            return (gain - mean) / scale if mean > 0 else np.zeros_like(gain)
+        level = self.slow[0] - (0 if self.reference is None else self.reference)
+        known = self.n_seen > 0
+        spread = float(level[known].std())
+        if spread == 0:
+            return np.zeros_like(level)
+        return np.where(known, np.clip((level - level[known].mean()) / spread, -3, 3) / 3, 0.0)
+
+
+class Ado(Policy):
+    """Adaptive data optimization: power laws of each domain's loss say what its next token is worth.
+
+    L(n) = E + A n**-alpha is fitted to the domain's losses at the tokens n it had seen, every `refit`
+    reports.
+    The preference for a domain is prior · alpha (L - E) / n · sqrt(its moving share); weights are nine tenths
+    of the preferences' mean so far and one tenth of the last, and no domain falls below `floor`.
+
+    Args:
+        refit: reports between fits.
+        warm_up: reports that are not fitted to and have the prior's weights.
+        floor: of a weight.
+    Source: Jiang et al. 2024, "Adaptive data optimization" (arXiv 2410.11820), section 3 and its released
+        code. It departs in the fit: least squares for each of N_EXPONENTS alphas in [0.05, 0.8] over N_BINS
+        bins of n, where the code has 512 starts of L-BFGS over the whole history, which grows with the run.
+    """
+
+    N_BINS, BINS_OF_OCTAVE, N_EXPONENTS = 80, 2, 31
+    state = ("bins", "laws", "n_tokens", "share", "mean", "_weights", "n_mean")
+
+    def __init__(self, prior: Floats, *, refit: int = 20, warm_up: int = 20, floor: float = 0.01) -> None:
+        super().__init__(prior)
+        n = self.prior.size
+        if not 0 <= floor * n < 1 or refit < 1 or warm_up < 1:
+            raise ValueError(
+                f"floor, refit and warm_up are {floor}, {refit}, {warm_up}; for {n} domains the floor is "
+                f"below {1 / n:.3g}, the others at least 1"
+            )
+        self.refit, self.warm_up, self.floor = refit, warm_up, floor
+        self.bins = np.zeros((n, self.N_BINS, 3))  # reports, sum of log n, sum of losses
+        self.laws = np.zeros((n, 3))  # E, A, alpha; alpha 0: none yet
+        self.n_tokens, self.share, self.mean = np.zeros(n), self.prior.copy(), self.prior.copy()
+        self._weights, self.n_mean = self.prior.copy(), 1
+
+    @property
+    def weights(self) -> Floats:
+        return self._weights.copy()
+
+    def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
+        middle = self.n_tokens + n_tokens / 2
+        self.n_tokens += n_tokens
+        self.share = 0.9 * self.share + 0.1 * n_tokens / n_tokens.sum()
+        if self.n_reports <= self.warm_up:
+            return
+        (rows,) = np.nonzero(is_there)
+        places = np.minimum(self.N_BINS - 1, (np.log2(middle[rows]) * self.BINS_OF_OCTAVE).astype(np.int64))
+        self.bins[rows, places] += np.stack([np.ones(rows.size), np.log(middle[rows]), losses[rows]], axis=1)
+        if (self.n_reports - self.warm_up) % self.refit == 0:
+            self.laws = np.array([self._law(found) for found in self.bins])
+        if not (self.laws[:, 2] > 0).any():
+            return
+        level, scale, alpha = self.laws.T
+        gain = alpha * scale * np.maximum(self.n_tokens, 1.0) ** -(alpha + 1)
+        preference = self.prior * gain * np.sqrt(self.share)
+        if preference.sum() <= 0:
+            return
+        preference = preference / preference.sum()
+        self._weights = bounded_weights(
+            0.9 * self.mean + 0.1 * preference, np.full_like(level, self.floor), np.ones_like(level)
+        )
+        self.mean += (preference - self.mean) / (self.n_mean + 1)
+        self.n_mean += 1
+
+    def _law(self, found: Floats) -> Floats:
+        """(E, A, alpha) of one domain; alpha 0 where losses do not fall."""
+        counts, log_n, loss = found[found[:, 0] > 0].T
+        if counts.size < 3:
+            return np.zeros(3)
+        log_n, loss = log_n / counts, loss / counts
+        alphas = np.linspace(0.05, 0.8, self.N_EXPONENTS)
+        x = np.exp(-alphas[:, None] * log_n)
+        share = counts / counts.sum()
+        x_mean, y_mean = x @ share, loss @ share
+        x_rest, y_rest = x - x_mean[:, None], loss - y_mean
+        scale = (x_rest * y_rest) @ share / ((x_rest**2) @ share)
+        # A loss is never negative: E >= 0 caps A.
+        scale = np.where(scale * x_mean > y_mean, (x * loss) @ share / ((x**2) @ share), scale)
+        level = np.maximum(y_mean - scale * x_mean, 0.0)
+        misses = ((level[:, None] + scale[:, None] * x - loss) ** 2) @ share
+        best = int(np.argmin(misses))
+        return np.array([level[best], scale[best], alphas[best]]) if scale[best] > 0 else np.zeros(3)
+
+
+def bounded_weights(weights: Floats, low: Floats, high: Floats) -> Floats:
+    """The weights in proportion, each within its bounds: clip(factor · weight, low, high), summing to one.
+
+    Args:
+        weights: (n_domains,), > 0.
+        low, high: (n_domains,), low <= high, whose sums have 1 between them.
+
+    >>> bounded_weights(np.array([0.8, 0.1, 0.1]), np.zeros(3), np.array([0.5, 1, 1])).tolist()
+    [0.5, 0.25, 0.25]
+    """
+    held = np.zeros(weights.size, bool)
+    result = weights / weights.sum()
+    while True:
+        clipped = np.clip(result, low, high)
+        excess = clipped.sum() - 1
+        if abs(excess) < 1e-12 or held.all():
+            break
+        held |= (result < low) if excess > 0 else (result > high)
+        free = ~held
+        if not free.any():
+            break
+        result = np.where(held, clipped, result)
+        result[free] = weights[free] * (1 - clipped[held].sum()) / weights[free].sum()
+    inside: Floats = clipped
+    return inside
+
+
+def softmax(logits: Floats) -> Floats:
+    """float64, (n,), summing to one."""
+    shifted = np.exp(logits - logits.max())
+    found: Floats = shifted / shifted.sum()
+    return found
+
+
+def distribution(prior: Floats) -> Floats:
+    """A prior, checked."""
+    found = np.array(prior, np.float64)
+    if found.ndim != 1 or not found.size or not (found > 0).all() or abs(found.sum() - 1) > 1e-6:
+        raise ValueError(f"prior is {found.tolist()}; it must be numbers > 0 that sum to 1, one a domain")
+    found /= found.sum()
+    return found
+
+
+def vector(name: str, values: Floats, n: int) -> Floats:
+    """A number for each domain, checked."""
+    found = np.asarray(values, np.float64)
+    if found.shape != (n,) or not np.isfinite(found).all():
+        raise ValueError(f"{name} is {found.tolist()}; one finite number for each of {n} domains is needed")
+    return found
