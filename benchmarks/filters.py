@@ -338,7 +338,7 @@ def peer_rows(sample: list[str], scored: dict[str, Any]) -> list[dict[str, Any]]
     texts = pa.chunked_array([pa.array(sample, pa.large_string())])
     data, offsets = text_buffers(texts)
     found = cut(data, offsets)
-    kept, kept_offsets, _ = c4_lines(data, offsets, LineRules(require_terminal_punctuation=False))
+    kept, kept_offsets, _, _ = c4_lines(data, offsets, LineRules(require_terminal_punctuation=False))
     rows = []
     for d, text in enumerate(sample):
         lines = kept[kept_offsets[d] : kept_offsets[d + 1]].tobytes().decode().split("\n")

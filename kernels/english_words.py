@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .english_rules import UNITS, english_special_tokens
 from .jit import inlined, kernel
-from .short_hash import short_hash
+from .short_hash import N_OUTLINES, outline, short_hash
 from .word_classes import AFFIX, ICON, LETTERS, LOWER, PREFIX, QUOTES, UPPER
 
 _DOT, _PLUS, _U, _S, _s, _C, _A, _F, _K, _DOLLAR = map(ord, ".+USsCAFK$")
@@ -40,7 +40,7 @@ class Specials(NamedTuple):
     n_slots or
         behind it; 0 is empty.
     splits: int64, (n_slots,), characters of the first token | of the second << 8 | number of tokens << 16.
-    ends: bool, (32768,), the first bytes, last bytes and lengths (five bits of each) that special cases have.
+    ends: bool, (32768,), the `outline` of each special case.
     """
 
     hashes: NDArray[np.uint64]
@@ -56,7 +56,7 @@ def english_specials() -> Specials:
         second = len(tokens[1]) if len(tokens) > 1 else 0
         entries.append((text, False, len(tokens[0]) | second << 8 | len(tokens) << 16))
     hashes, splits = np.zeros(_N_SLOTS, np.uint64), np.zeros(_N_SLOTS, np.int64)
-    ends = np.zeros(1 << 15, np.bool_)
+    ends = np.zeros(N_OUTLINES, np.bool_)
     for text, is_unit, split in entries:
         encoded = np.frombuffer(text.encode(), np.uint8)
         h = np.uint64(short_hash(encoded, 0, len(encoded)))
@@ -65,7 +65,7 @@ def english_specials() -> Specials:
         while hashes[slot] not in (0, h):
             slot = (slot + 1) % _N_SLOTS
         hashes[slot], splits[slot] = h, split
-        ends[_ends(encoded[0], encoded[-1], len(encoded))] |= not is_unit
+        ends[outline(encoded[0], encoded[-1], len(encoded))] |= not is_unit
     assert max(len(text.encode()) for text, _, _ in entries) <= _LONGEST
     return Specials(hashes, splits, ends)
 
@@ -82,14 +82,9 @@ def special(
     """The split of data[start:start + n_bytes] if it is a special case, else -1."""
     if n_bytes == 0 or n_bytes > _LONGEST:
         return -1
-    if not ends[_ends(data[start], data[start + n_bytes - 1], n_bytes)]:
+    if not ends[outline(data[start], data[start + n_bytes - 1], n_bytes)]:
         return -1
     return _find(short_hash(data, start, n_bytes), hashes, splits)
-
-
-@kernel
-def _ends(first: int, last: int, n_bytes: int) -> int:
-    return (int(first) & 31) << 10 | (int(last) & 31) << 5 | (n_bytes & 31)
 
 
 @inlined

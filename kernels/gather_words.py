@@ -1,4 +1,4 @@
-"""The words of documents that were cut into words before, as they were found in another column."""
+"""The words of texts that were cut into words before, as they stand in another column."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,3 +79,85 @@ def take_words(
     chosen = np.arange(ends[-1]) + np.repeat(first - ends[:-1], n_words)
     starts = words.starts[chosen] + np.repeat(new_offsets[:-1] - offsets[documents], n_words)
     return Words(starts, words.n_bytes[chosen], words.n_characters[chosen], words.kinds[chosen], ends)
+
+
+def words_of_lines(
+    words: Words,
+    changed: Words,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    sources: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+) -> Words:
+    """The words of lines that were taken from texts whose words are known: no word lies across a line break.
+
+    Args:
+        words: of the texts that the lines were taken from.
+        changed: of the lines with sources < 0, each a document of its own.
+        starts, ends, sources: int64, (n_lines,), ascending: where each line stands, and where its first byte
+            stood in those texts, or -1.
+        offsets: int64, (n_docs + 1,), the lines from offsets[d] to offsets[d + 1] are those of document d.
+
+    >>> from cuvee.kernels.words import words as cut
+    >>> found = cut(np.frombuffer(b"a b\nc\nd e", np.uint8), np.array([0, 9]), "whitespace")
+    >>> none = cut(np.empty(0, np.uint8), np.zeros(1, np.int64), "whitespace")
+    >>> lines = np.array([0, 4]), np.array([3, 7]), np.array([0, 6])
+    >>> words_of_lines(found, none, *lines, np.array([0, 7])).starts.tolist()
+    [0, 2, 4, 6]
+    """
+    room = len(words.starts) + len(changed.starts)
+    found = Words(
+        np.empty(room, np.int64),
+        np.empty(room, np.int32),
+        np.empty(room, np.int32),
+        np.empty(room, np.uint8),
+        np.zeros(len(offsets), np.int64),
+    )
+    n = _words_of_lines(*words[:4], *changed, starts, ends, sources, offsets, *found)
+    return Words(*(column[:n] for column in found[:4]), found.offsets)
+
+
+@kernel
+def _words_of_lines(
+    word_starts: NDArray[np.int64],
+    word_bytes: NDArray[np.int32],
+    word_characters: NDArray[np.int32],
+    word_kinds: NDArray[np.uint8],
+    changed_starts: NDArray[np.int64],
+    changed_bytes: NDArray[np.int32],
+    changed_characters: NDArray[np.int32],
+    changed_kinds: NDArray[np.uint8],
+    changed_offsets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    sources: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    new_starts: NDArray[np.int64],
+    new_bytes: NDArray[np.int32],
+    new_characters: NDArray[np.int32],
+    new_kinds: NDArray[np.uint8],
+    new_offsets: NDArray[np.int64],
+) -> int:
+    line, w, n = 0, 0, 0
+    n_changed, behind_changed = 0, 0  # changed lines so far, and their bytes
+    for d in range(len(offsets) - 1):
+        while line < len(starts) and starts[line] < offsets[d + 1]:
+            source, n_bytes = sources[line], ends[line] - starts[line]
+            if source < 0:
+                for k in range(changed_offsets[n_changed], changed_offsets[n_changed + 1]):
+                    new_starts[n] = starts[line] + changed_starts[k] - behind_changed
+                    new_bytes[n], new_characters[n] = changed_bytes[k], changed_characters[k]
+                    new_kinds[n] = changed_kinds[k]
+                    n += 1
+                n_changed, behind_changed = n_changed + 1, behind_changed + n_bytes
+            else:
+                while w < len(word_starts) and word_starts[w] < source:
+                    w += 1
+                while w < len(word_starts) and word_starts[w] < source + n_bytes:
+                    new_starts[n] = starts[line] + word_starts[w] - source
+                    new_bytes[n], new_characters[n] = word_bytes[w], word_characters[w]
+                    new_kinds[n] = word_kinds[w]
+                    n, w = n + 1, w + 1
+            line += 1
+        new_offsets[d + 1] = n
+    return n

@@ -8,6 +8,7 @@ from .jit import inlined
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)
+N_OUTLINES = 1 << 15
 
 
 @inlined
@@ -20,12 +21,29 @@ def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
     """
     h = np.uint64(n_bytes) * _K2
     i, end = start, start + n_bytes
+    if n_bytes >= 32:
+        # Two chains of multiplications side by side take half the time of one.
+        other = _K1
+        while i + 16 <= end:
+            h, other = mix(h, load8(data, i)), mix(other, load8(data, i + 8))
+            i += 16
+        h = mix(h, other)
     while i + 8 <= end:
         h = mix(h, load8(data, i))
         i += 8
     if i < end:
         h = mix(h, load_few(data, i, end - i))
     return h
+
+
+@inlined
+def outline(first: int, last: int, n_bytes: int) -> int:
+    """What a word is like at a glance, below `N_OUTLINES`: five bits of its first and last byte and of its
+    length.
+
+    ASCII letters have the same five bits in either case.
+    """
+    return (int(first) & 31) << 10 | (int(last) & 31) << 5 | (n_bytes & 31)
 
 
 @inlined

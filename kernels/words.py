@@ -19,17 +19,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .eight_bytes import first_below
 from .english_rules import english_words_reference
 from .english_words import english_specials, special, tokenize_chunk
 from .jit import inlined, kernel
 from .uax29_words import uax29_words, uax29_words_reference
 from .unicode_tables import decode
-from .word_classes import ALNUM, BREAK_CLASS, NUMERIC, WHITE, word_classes
+from .word_classes import ALNUM, ALPHA, BREAK_CLASS, NUMERIC, WHITE, word_classes
 from .word_kinds import ALNUM_FIRST, ALPHABETIC, kinds_of, kinds_reference
 
 Segmentation = Literal["whitespace", "uax29", "english"]
 
-_FULL_STOP, _COMMA, _SEMICOLON, _COLON, _QUESTION, _CLOSING, _LOWERCASE_A = map(ord, ".,;:?)a")
+_BLANK, _FULL_STOP, _COMMA, _SEMICOLON, _COLON, _QUESTION, _CLOSING, _LOWERCASE_A = map(ord, " .,;:?)a")
 
 
 class Words(NamedTuple):
@@ -124,7 +125,13 @@ def _whitespace(
         i, end = offsets[d], offsets[d + 1]
         while i < end:
             start, n_extra, first, any_of, all_of = i, 0, 0, 0, 0xFFFF
-            while i < end:
+            following = i + 1
+            if text[i] < 0x80 and entries[text[i]] & ALPHA:
+                # What begins with a letter is told by it; where it ends is all that is left to find.
+                i = first_below(data, i, end, _BLANK + 1)
+                first = any_of = all_of = entries[text[start]]
+                following = i + 1
+            while i < end and text[i] != _BLANK:
                 if text[i] < 0x80:
                     found, following = entries[text[i]], i + 1
                 else:
@@ -141,8 +148,7 @@ def _whitespace(
                 starts[n], n_bytes[n], n_characters[n] = start, i - start, i - start - n_extra
                 kinds[n] = kinds_of(first, any_of, all_of, i - start - n_extra)
                 n += 1
-            if i < end:
-                i = following
+            i = max(i, following) if i < end else i
         word_offsets[d + 1] = n
 
 

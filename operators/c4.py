@@ -10,7 +10,7 @@ from ..kernels.c4_lines import LineCounts, LineRules, c4_lines
 from ..kernels.sentences import sentences
 from .base import Filter, Rule, Scores
 from .text_column import large_strings, one_chunk, text_buffers
-from .word_pass import Profile, column_words
+from .word_pass import Profile, line_words
 
 
 class C4(Filter):
@@ -63,15 +63,14 @@ class C4(Filter):
             self.require_terminal_punctuation,
             self.min_words_per_line,
         )
-        data, offsets, counts = c4_lines(*text_buffers(table["text"]), rules)
-        lines = large_strings(data, offsets)
+        data, offsets, lines, counts = c4_lines(*text_buffers(table["text"]), rules)
         english = self.profile == "datatrove"
-        words = column_words(pa.chunked_array([lines]), "english" if english else "whitespace")
+        words = line_words(table["text"], data, offsets, lines, "english" if english else "whitespace")
         n_lines, *reasons = map(pa.array, counts)
         columns = (pa.array(sentences(data, words, english)), *reasons, n_lines)
         scores = dict(zip(self.writes[1:], columns, strict=True))
         stays = pc.and_(self.reasons(scores).is_null(), text.is_valid())
-        return {"text": pc.if_else(stays, lines, text), **scores}
+        return {"text": pc.if_else(stays, large_strings(data, offsets), text), **scores}
 
     def rules(self) -> Sequence[Rule]:
         """The document rules, under datatrove's names."""
