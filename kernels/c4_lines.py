@@ -232,7 +232,8 @@ def _most_lines(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> int:
     U+0085, U+2028 or U+2029."""
     n = len(offsets)
     for i in range(offsets[0], offsets[-1]):
-        n += (data[i] < 0x20) | (data[i] == 0x85) | (data[i] == 0xA8) | (data[i] == 0xA9)
+        byte = data[np.uint64(i)]
+        n += (byte < 0x20) | (byte == 0x85) | (byte == 0xA8) | (byte == 0xA9)
     return n
 
 
@@ -259,7 +260,7 @@ def _line_end(
 
 @kernel
 def _measure(
-    data: NDArray[np.uint8],
+    text: NDArray[np.uint8],
     start: int,
     end: int,
     max_word_length: int,
@@ -269,32 +270,29 @@ def _measure(
     """The words of a stripped line, the code points of the longest (0: not too many), and whether it has
     brackets."""
     n_words, has_bracket, other_white, has_long = int(start < end), False, False, False
+    for k in range(start + 1, end):
+        n_words += _is_white(text[np.uint64(k - 1)]) & (not _is_white(text[np.uint64(k)]))
     # A word that is too long fills a block of half that length.
     n_block = max(max_word_length // 2, 1) if max_word_length else end - start
     block = start
     while block < end:
-        stop, n_white = min(block + n_block, end), 0
+        stop, some_white = min(block + n_block, end), False
         for k in range(block, stop):
-            byte, before = data[k], data[max(k - 1, start)]
-            is_white = (byte == 0x20) | ((byte >= 9) & (byte <= 13)) | ((byte >= 28) & (byte <= 31))
-            was_white = (
-                (before == 0x20) | ((before >= 9) & (before <= 13)) | ((before >= 28) & (before <= 31))
-            )
-            n_words += was_white & (not is_white)
-            n_white += is_white
+            byte = text[np.uint64(k)]
+            some_white |= _is_white(byte)
             has_bracket |= byte == _OPEN
             # What white space beyond ASCII begins with.
             other_white |= (byte == 0xC2) | ((byte >= 0xE1) & (byte <= 0xE3))
-        has_long |= n_white == 0
+        has_long |= not some_white
         block = stop
     if not other_white and not (has_long and end - start > max_word_length > 0):
         return n_words, 0, has_bracket
     n_words, longest, length, i = 0, 0, 0, start
     while i < end:
-        if data[i] < 0x80:
-            found, i = entries[data[i]], i + 1
+        if text[i] < 0x80:
+            found, i = entries[text[i]], i + 1
         else:
-            code, i = decode(data, i)
+            code, i = decode(text, i)
             found = entries[page[code >> 8] << 8 | (code & 0xFF)]
         if found & WHITE:
             length = 0
@@ -303,6 +301,12 @@ def _measure(
             length += 1
             longest = max(longest, length)
     return n_words, longest, has_bracket
+
+
+@inlined
+def _is_white(byte: int) -> bool:
+    """White space of ASCII, without a branch: LLVM makes loops of vectors of what calls it."""
+    return (byte == 0x20) | ((byte >= 9) & (byte <= 13)) | ((byte >= 28) & (byte <= 31))
 
 
 @kernel
@@ -369,9 +373,10 @@ def _may_hold_phrase(data: NDArray[np.uint8], start: int, end: int) -> tuple[boo
     """
     found, has_curly = False, False
     for i in range(start, end):
-        has_curly |= data[i] == _CURLY
+        has_curly |= data[np.uint64(i)] == _CURLY
     for i in range(start, end - 2):
-        a, b, c = data[i] | 0x20, data[i + 1] | 0x20, data[i + 2] | 0x20
+        # Indices without a sign spare the test for it, without which there are vectors.
+        a, b, c = data[np.uint64(i)] | 0x20, data[np.uint64(i + 1)] | 0x20, data[np.uint64(i + 2)] | 0x20
         for letters in _TRIPLES:
             found |= (a == letters[0]) & (b == letters[1]) & (c == letters[2])
     return found, has_curly

@@ -17,12 +17,19 @@ def matching_documents(
     has none.
 
     The wanted documents are looked for in their order, each behind the one before, as a filter leaves them:
-    one pass over both columns at the speed of memory.
+    one pass over both columns at the speed of memory. Bytes at one address are the same bytes: Arrow never
+    changes what it has written.
 
     >>> text, ends = np.frombuffer(b"aabcc", np.uint8), np.array([0, 2, 3, 5])
     >>> matching_documents(text, ends, text[2:], np.array([0, 1, 3])).tolist()
     [1, 2]
     """
+    same_place = (data.ctypes.data, offsets.ctypes.data) == (
+        wanted_data.ctypes.data,
+        wanted_offsets.ctypes.data,
+    )
+    if same_place and len(offsets) == len(wanted_offsets):
+        return np.arange(len(offsets) - 1)
     matches = np.empty(len(wanted_offsets) - 1, np.int64)
     return matches if _match(data, offsets, wanted_data, wanted_offsets, matches) else None
 
@@ -51,12 +58,11 @@ def _match(
 
 @kernel
 def _equal(one: NDArray[np.uint8], at: int, other: NDArray[np.uint8], other_at: int, length: int) -> bool:
-    a, b = one[at : at + length], other[other_at : other_at + length]
     for block in range(0, length, 256):
         end = min(block + 256, length)
         difference = np.uint8(0)
         for i in range(block, end):
-            difference |= a[i] ^ b[i]
+            difference |= one[np.uint64(at + i)] ^ other[np.uint64(other_at + i)]
         if difference:
             return False
     return True

@@ -113,7 +113,7 @@ def _pieces(
     for d in range(len(counts)):
         n_newlines = 0
         for i in range(offsets[d], offsets[d + 1]):
-            n_newlines += data[i] == _LF
+            n_newlines += data[np.uint64(i)] == _LF
         room = max(room, n_newlines + 1)
     keys, characters = np.empty(room, np.uint64), np.empty(room, np.int64)
     first, count, table = (
