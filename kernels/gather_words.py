@@ -95,7 +95,7 @@ def words_of_lines(
     sources: NDArray[np.int64],
     offsets: NDArray[np.int64],
 ) -> Words:
-    """The words of lines that were taken from texts whose words are known: no word lies across a line break.
+    r"""The words of lines that were taken from texts whose words are known: no word lies across a line break.
 
     Args:
         words: of the texts that the lines were taken from.
