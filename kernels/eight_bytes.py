@@ -8,6 +8,7 @@ from .short_hash import load8
 
 _ONES = np.uint64(0x0101010101010101)
 _HIGH = np.uint64(0x8080808080808080)
+_CASE, _FROM_A, _BEYOND_Z = _ONES * np.uint64(0x20), _ONES * np.uint64(0x1F), _ONES * np.uint64(0x05)
 _PLACES = np.uint64(0x0001020304050607)
 
 
@@ -49,6 +50,24 @@ def first_equal(data: NDArray[np.uint8], i: int, end: int, byte: int) -> int:
 def first_beyond_ascii(data: NDArray[np.uint8], i: int, end: int) -> int:
     """The first byte of data[i:end] that is not ASCII; `end` if there is none."""
     return first_below(data, i, end, 0)
+
+
+@inlined
+def first_no_letter(data: NDArray[np.uint8], i: int, end: int) -> int:
+    """The first byte of data[i:end] that is no ASCII letter; `end` if there is none."""
+    marks = np.uint64(0)
+    while marks == 0 and i < end and i + 8 <= len(data):
+        word = load8(data, i)
+        lower = word | _CASE
+        # The highest bit says: at least "a", and beyond "z"; what is not ASCII carries behind itself only.
+        is_letter = (lower + _FROM_A) & ~(lower + _BEYOND_Z)
+        marks = (~is_letter | word) & _HIGH
+        i += 8
+    if marks:
+        return min(i - 8 + _first_mark(marks), end)
+    while i < end and 0x61 <= data[i] | 0x20 <= 0x7A:
+        i += 1
+    return min(i, end)
 
 
 @inlined

@@ -98,13 +98,14 @@ def _find(h: np.uint64, hashes: NDArray[np.uint64], splits: NDArray[np.int64]) -
     return -1
 
 
-@kernel
+@inlined
 def tokenize_chunk(
     data: NDArray[np.uint8],
     positions: NDArray[np.int64],
     codes: NDArray[np.int32],
     classes: NDArray[np.uint16],
     n: int,
+    has_digits: bool,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
     ends: NDArray[np.bool_],
@@ -116,6 +117,7 @@ def tokenize_chunk(
     Args:
         positions: int64, (n + 1,), where each character begins in `data`, and where the last one ends.
         codes, classes: the characters and their entries in the table of `word_classes`.
+        has_digits: whether one of them is a digit.
         cuts: int64, at least (n,).
     """
     low, high, n_cuts, n_tail, size = 0, n, 0, 0, -1
@@ -130,7 +132,9 @@ def tokenize_chunk(
                 cuts[n_cuts] = low
                 n_cuts, low = n_cuts + 1, low + prefix
                 break
-        suffix = _suffix(data, positions, codes, classes, low + prefix, high, hashes, splits, ends)
+        suffix = _suffix(
+            data, positions, codes, classes, low + prefix, high, has_digits, hashes, splits, ends
+        )
         if suffix:
             kept = positions[high - suffix] - positions[low]
             split = special(data, positions[low], kept, hashes, splits, ends)
@@ -189,6 +193,7 @@ def _suffix(
     classes: NDArray[np.uint16],
     low: int,
     high: int,
+    has_digits: bool,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
     ends: NDArray[np.bool_],
@@ -209,7 +214,7 @@ def _suffix(
         found = 2
     if last == _ELLIPSIS and before == _ELLIPSIS:
         found = 2
-    digit = high - 1
+    digit = high - 1 if has_digits else low - 1
     while digit >= low and digit > high - 8 and not _is_digit(codes[digit]):
         digit -= 1
     if low <= digit < high - 1 and _is_digit(codes[digit]):

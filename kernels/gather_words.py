@@ -1,5 +1,7 @@
 """The words of texts that were cut into words before, as they stand in another column."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -112,15 +114,13 @@ def words_of_lines(
     [0, 2, 4, 6]
     """
     room = len(words.starts) + len(changed.starts)
-    found = Words(
-        np.empty(room, np.int64),
-        np.empty(room, np.int32),
-        np.empty(room, np.int32),
-        np.empty(room, np.uint8),
-        np.zeros(len(offsets), np.int64),
-    )
-    n = _words_of_lines(*words[:4], *changed, starts, ends, sources, offsets, *found)
-    return Words(*(column[:n] for column in found[:4]), found.offsets)
+    new_starts, new_kinds = np.empty(room, np.int64), np.empty(room, np.uint8)
+    new_bytes, new_characters = np.empty(room, np.int32), np.empty(room, np.int32)
+    new_offsets = np.zeros(len(offsets), np.int64)
+    found = (new_starts, new_bytes, new_characters, new_kinds, new_offsets)
+    arrays: tuple[Any, ...] = (*words[:4], *changed, starts, ends, sources, offsets, *found)
+    n = _words_of_lines(*arrays)
+    return Words(new_starts[:n], new_bytes[:n], new_characters[:n], new_kinds[:n], new_offsets)
 
 
 @kernel
