@@ -135,7 +135,7 @@ def _tokens(chunk: str) -> Iterator[str]:
     if chunk in specials:
         yield from specials[chunk]
     elif chunk:
-        yield from [chunk] if _ADDRESS.match(chunk) else _at_infixes(chunk)
+        yield from [chunk] if _address().match(chunk) else _at_infixes(chunk)
     yield from reversed(tail)
 
 
@@ -150,12 +150,18 @@ _UNIT_BEHIND_DIGIT = re.compile(
 )
 _ENDING = re.compile(r"(?:……|\.\.+|['’][sS]|—|–)\Z")
 _ALNUM = "A-Za-z0-9\u00a1-\uffff"
-_LOWERCASE = "".join(c for c in map(chr, range(0x10000)) if not 0xD800 <= ord(c) < 0xE000 and _has(c, LOWER))
-_ADDRESS = re.compile(
-    rf"(?:[{_ALNUM}_+.-]{{2,}}://|.+@)?"
-    rf"(?:(?:[{_ALNUM}][{_ALNUM}_-]{{0,62}})?[{_ALNUM}]\.)+[{re.escape(_LOWERCASE)}]{{2,63}}(?::[0-9]{{2,5}})?(?:[/?#].*)?\Z",
-    re.DOTALL,
-)
+
+
+@cache
+def _address() -> re.Pattern[str]:
+    """[scheme://][user@]name.name.tld[:port][/path], in lowercase letters of every script."""
+    characters = (chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000)
+    lowercase = re.escape("".join(character for character in characters if _has(character, LOWER)))
+    return re.compile(
+        rf"(?:[{_ALNUM}_+.-]{{2,}}://|.+@)?"
+        rf"(?:(?:[{_ALNUM}][{_ALNUM}_-]{{0,62}})?[{_ALNUM}]\.)+[{lowercase}]{{2,63}}(?::[0-9]{{2,5}})?(?:[/?#].*)?\Z",
+        re.DOTALL,
+    )
 
 
 def _length(match: re.Match[str] | None, chunk: str, single: int) -> int:
