@@ -139,6 +139,6 @@ def nests_deeply(html: str) -> bool:
         nonlocal deepest
         deepest = max(deepest, context.depth)
 
-    document = HTMLTree.parse(html).document
-    traverse_dom(document, enter)
+    if (document := HTMLTree.parse(html).document) is not None:
+        traverse_dom(document, enter)
     return deepest > MAX_DEPTH

@@ -164,15 +164,14 @@ class Fineweb2(FitFilter):
             "check": hash_ranges(*text_buffers(table["text"]), seed=self.seed),
         }
         keyed = pa.table({"language": language, **hashes, "row": np.arange(len(table))})
-        wanted = pc.is_valid(language) if self.table is None else pa.array(np.zeros(len(table), dtype=bool))
-        chosen = self._sampled(keyed.filter(wanted))
+        if self.table is not None:
+            keyed = keyed.slice(0, 0)  # a pinned table needs no sample
+        chosen = self._sampled(keyed.filter(pc.is_valid(keyed["language"])))
         documents = table.take(chosen["row"])
         measured = self._measure(documents)
-        metrics = {name: measured[name].cast(pa.float64()) for name in METRICS}
-        return pa.table(
-            {**dict(zip(chosen.column_names[:3], chosen.columns[:3], strict=True)), **metrics}
-            | {"words": self._some_words(documents)}
-        )
+        columns = {name: chosen[name] for name in ("language", *hashes)}
+        columns |= {name: measured[name].cast(pa.float64()) for name in METRICS}
+        return pa.table({**columns, "words": self._some_words(documents)})
 
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
         """The sample of all partials' documents."""
@@ -240,24 +239,27 @@ class Fineweb2(FitFilter):
         adapted = {limit.reason: Rule(limit.reason, _margin(limit.name), minimum=0.0) for limit in LIMITS}
         repetition, fineweb, quality = LIMITS[:10], LIMITS[10:12], LIMITS[12:]
 
-        def at_most(reason: str, metric: str) -> Rule:
-            return Rule(reason, f"fineweb2.{metric}", maximum=getattr(self, f"max_{metric}"))
+        def at_most(reason: str, metric: str, maximum: float) -> Rule:
+            return Rule(reason, f"fineweb2.{metric}", maximum=maximum)
 
+        duplicate = self.max_fraction_characters_duplicate_lines
         return (
             Rule(CONFIDENCE.reason, _margin(CONFIDENCE.name), minimum=0.0),
             Rule("empty", "fineweb2.n_characters", minimum=1),
             *(adapted[limit.reason] for limit in repetition),
             adapted[fineweb[0].reason],
-            at_most("char_dup_ratio", "fraction_characters_duplicate_lines"),
+            at_most("char_dup_ratio", "fraction_characters_duplicate_lines", duplicate),
             adapted[fineweb[1].reason],
             Rule("gopher_short_doc", "fineweb2.n_words", minimum=self.min_words),
             Rule("gopher_long_doc", "fineweb2.n_words", maximum=self.max_words),
             adapted[quality[0].reason],
             adapted[quality[1].reason],
-            at_most("gopher_too_many_hashes", "hashes_per_word"),
-            at_most("gopher_too_many_ellipsis", "ellipses_per_word"),
-            at_most("gopher_too_many_bullets", "fraction_bullet_lines"),
-            at_most("gopher_too_many_end_ellipsis", "fraction_ellipsis_lines"),
+            at_most("gopher_too_many_hashes", "hashes_per_word", self.max_hashes_per_word),
+            at_most("gopher_too_many_ellipsis", "ellipses_per_word", self.max_ellipses_per_word),
+            at_most("gopher_too_many_bullets", "fraction_bullet_lines", self.max_fraction_bullet_lines),
+            at_most(
+                "gopher_too_many_end_ellipsis", "fraction_ellipsis_lines", self.max_fraction_ellipsis_lines
+            ),
             adapted[quality[2].reason],
             Rule("gopher_enough_stop_words", "fineweb2.n_stop_words", minimum=self.min_stop_words),
         )

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
@@ -55,6 +55,8 @@ def source(operator: type[Operator]) -> str:
 def type_name(field: FieldInfo) -> str:
     """A field's type and bounds, as they are said to someone who writes YAML.
 
+    >>> type_name(FieldInfo.from_annotation(Annotated[str, "a path"] | None))
+    'str | null'
     >>> type_name(FieldInfo.from_annotation(Literal["first", "longest"] | None))
     'first | longest | null'
     """
@@ -77,6 +79,8 @@ def _annotation_name(annotation: Any) -> str:
     if annotation is type(None):
         return "null"
     arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _annotation_name(arguments[0])
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, arguments))
     if arguments and get_origin(annotation) in (list, tuple, set, frozenset):

@@ -9,6 +9,7 @@ from cuvee.operators.fineweb import Fineweb
 from cuvee.operators.fineweb2 import TABLE, Fineweb2
 from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.gopher_repetition import GopherRepetition
+from cuvee.pipeline.whatif import thresholds
 
 ENGLISH = ["the", "of", "and", "a", "to", "in", *(f"word{letter}" for letter in "abcdefghijkl")]
 GERMAN = ["der", "die", "und", "ein", "zu", "in", *(f"Wort{letter}" for letter in "abcdefghijkl")]
@@ -156,3 +157,10 @@ def test_it_reads_the_confidence_that_it_is_told_to_read():
     assert Fineweb2.columns_read({})[-1] == "language.confidence"
     assert Fineweb2.columns_read({"confidence": "mine"})[-1] == "mine"
     assert Fineweb2.columns_read({"confidence": None}) == ("id", "text", "lang")
+
+
+def test_fixed_thresholds_can_be_moved_without_reading_text_again():
+    movable = {"min_words", "max_words", "min_stop_words", "max_fraction_characters_duplicate_lines"}
+    movable |= {"max_hashes_per_word", "max_ellipses_per_word"}
+    movable |= {"max_fraction_bullet_lines", "max_fraction_ellipsis_lines"}
+    assert thresholds(Fineweb2) == movable
