@@ -10,7 +10,6 @@ process's peak resident memory while its stage ran.
 import argparse
 import json
 import multiprocessing
-import re
 import sys
 import tempfile
 import threading
@@ -24,22 +23,21 @@ from typing import Any, TypeVar
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
-import scipy.sparse
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.dedup_truth import judge, true_pairs
 from benchmarks.resume import Outcome, kill_and_resume
 from cuvee.operators.base import ROW
-from cuvee.operators.minhash_dedup import MinHashDedup
-from cuvee.pipeline.curation import Curation, reduce_fit
+from cuvee.pipeline.curation import Curation
 from cuvee.pipeline.engines import LocalEngine
 from cuvee.pipeline.outcome import read_timings
 from cuvee.pipeline.plan import make_plan, tokenize_operator
 from cuvee.pipeline.progress import Bar, RunProgress
 from cuvee.pipeline.recipe import load_recipe
 from cuvee.pipeline.run_directory import opened
-from cuvee.pipeline.shard_work import number_rows, write_arrow
+from cuvee.pipeline.shard_work import number_rows, read_arrow
 from cuvee.pipeline.tokenizing import tokenize_corpus
 
 T = TypeVar("T")
@@ -90,7 +88,8 @@ def main() -> None:
         show_stages(console, stages)
         recall = minhash_recall(folder / "speed")
         found = f"{recall['n_pairs']:,} pairs of documents with true 5-gram Jaccard >= {RECALL_AT}"
-        console.print(f"\nMinHash: {found}, of {recall['n_missed']} both are kept: {recall['recall']:.4f}\n")
+        missed = f"of {recall['n_both_kept']} both are kept: {recall['recall']:.4f}"
+        console.print(f"\nMinHash: {found}, {missed}\n")
         resumed = kill_both_engines(tiny, 1 if arguments.quick else 10, folder)
         for engine, outcome in resumed.items():
             console.print(f"{engine}: killed {outcome.n_kills} times, {outcome}")
@@ -219,50 +218,15 @@ def show_stages(console: Console, stages: dict[str, dict[str, float]]) -> None:
 
 
 def minhash_recall(run_dir: Path) -> dict[str, float]:
-    """Share of the true pairs of which at least one document was removed.
-
-    Truth is by brute force: every pair of documents of the input of `minhash_dedup` whose sets of 5-word
-    shingles (``\\w+`` of the lower-cased text) have a Jaccard similarity of `RECALL_AT` or more.
-    """
+    """How the removals of the run's `minhash_dedup` stand to every true pair of the documents it saw."""
     (stage,) = run_dir.glob("stages/01-*")
     parts = sorted(stage.glob("part-*.parquet"))
     tables = [number_rows(pq.read_table(part, columns=["text"]), index) for index, part in enumerate(parts)]
-    operator, partials = MinHashDedup(), []
-    for index, table in enumerate(tables):
-        partials.append(run_dir / f"observed-{index}.arrow")
-        write_arrow(partials[-1], operator.observe(table))
-    state = reduce_fit(LocalEngine(), operator, partials)
-    removed = set(state.filter(state["rank"].to_numpy() > 0)["row"].to_pylist())
-    rows = np.concatenate([table[ROW].to_numpy() for table in tables])
-    kept = np.array([int(row) not in removed for row in rows])
-    a, b = true_pairs([text for table in tables for text in table["text"].to_pylist()])
-    n_missed = int((kept[a] & kept[b]).sum())
-    recall = 1 - n_missed / max(1, len(a))
-    return {"recall": round(recall, 5), "n_pairs": len(a), "n_missed": n_missed, "n_removed": len(removed)}
-
-
-def true_pairs(texts: list[str], n: int = 5, block: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (a < b) of texts with a Jaccard similarity of word n-grams of at least `RECALL_AT`."""
-    numbers: dict[tuple[str, ...], int] = {}
-    columns: list[int] = []
-    bounds = [0]
-    for text in texts:
-        words = re.findall(r"\w+", text.lower())
-        shingles = {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
-        columns += [numbers.setdefault(shingle, len(numbers)) for shingle in shingles]
-        bounds.append(len(columns))
-    ones = np.ones(len(columns), dtype=np.int32)
-    sets = scipy.sparse.csr_matrix((ones, columns, bounds), shape=(len(texts), len(numbers)))
-    sizes = np.diff(bounds)
-    found = []
-    for start in range(0, len(texts), block):
-        shared = (sets[start : start + block] @ sets.T).tocoo()
-        left = shared.row + start
-        similar = shared.data >= RECALL_AT * (sizes[left] + sizes[shared.col] - shared.data)
-        ordered = similar & (left < shared.col)
-        found.append(np.stack([left[ordered], shared.col[ordered]]))
-    a, b = np.concatenate(found, axis=1)
-    return a, b
+    state = read_arrow(stage / "fit" / "state.arrow")
+    removed = state.filter(state["rank"].to_numpy() > 0)["row"].to_numpy()
+    kept = ~np.isin(np.concatenate([table[ROW].to_numpy() for table in tables]), removed)
+    pairs = true_pairs([text for table in tables for text in table["text"].to_pylist()])
+    return judge(pairs, kept, RECALL_AT)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ import pyarrow as pa
 from cuvee.operators.base import ROW, FitFilter
 from cuvee.operators.paragraph_dedup import ParagraphDedup
 from cuvee.operators.substring_dedup import SubstringDedup
-from cuvee.pipeline.curation import reduce_fit
 from cuvee.pipeline.engines import LocalEngine
-from cuvee.pipeline.shard_work import write_arrow
+from cuvee.pipeline.fitting import reduce_fit
+from cuvee.pipeline.partials import write_partial
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "build" / "peers" / "substring"
@@ -87,9 +87,11 @@ def run(operator: FitFilter, shards: Sequence[pa.Table]) -> tuple[list[dict[str,
     engine = LocalEngine()
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"part-{i:05d}.arrow" for i in range(len(shards))]
-        engine.map_shards(
-            lambda i: write_arrow(paths[i], operator.observe(shards[i])), range(len(shards)), lambda _: None
-        )
+
+        def observe(index: int) -> None:
+            write_partial(paths[index], operator.observe(shards[index]), operator.exchange_key or "")
+
+        engine.map_shards(observe, range(len(shards)), lambda _: None)
         n_exchanged = sum(path.stat().st_size for path in paths)
         state = reduce_fit(engine, operator, paths)
     return [dict(operator.scores(shard, state)) for shard in shards], n_exchanged

@@ -154,12 +154,12 @@ _ALNUM = "A-Za-z0-9\u00a1-\uffff"
 
 @cache
 def _address() -> re.Pattern[str]:
-    """[scheme://][user@]name.name.tld[:port][/path], in lowercase letters of every script."""
-    characters = (chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000)
-    lowercase = re.escape("".join(character for character in characters if _has(character, LOWER)))
+    lowercase = "".join(
+        c for c in map(chr, range(0x10000)) if not 0xD800 <= ord(c) < 0xE000 and _has(c, LOWER)
+    )
     return re.compile(
         rf"(?:[{_ALNUM}_+.-]{{2,}}://|.+@)?"
-        rf"(?:(?:[{_ALNUM}][{_ALNUM}_-]{{0,62}})?[{_ALNUM}]\.)+[{lowercase}]{{2,63}}(?::[0-9]{{2,5}})?(?:[/?#].*)?\Z",
+        rf"(?:(?:[{_ALNUM}][{_ALNUM}_-]{{0,62}})?[{_ALNUM}]\.)+[{re.escape(lowercase)}]{{2,63}}(?::[0-9]{{2,5}})?(?:[/?#].*)?\Z",
         re.DOTALL,
     )
 

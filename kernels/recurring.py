@@ -3,17 +3,18 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from .hashing import avalanche
 from .jit import kernel
 
 
 def recurring(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which keys occur more than once.
 
-    A table of one byte per slot counts hits by the keys' upper bits; only keys whose slot was hit twice are
-    sorted. Where few recur this is linear, and several times as fast as a sort.
+    A table of one byte per slot counts hits by the upper bits of the keys' hashes; only keys whose slot was
+    hit twice are sorted. Where few recur this is linear, and several times as fast as a sort.
 
     Args:
-        keys: uint64, (n_keys,), hashes: evenly spread in their upper bits.
+        keys: uint64, (n_keys,).
     Returns:
         bool, (n_keys,).
 
@@ -36,9 +37,9 @@ def _share_a_slot(keys: NDArray[np.uint64], bits: int) -> NDArray[np.bool_]:
     shift = np.uint64(64 - bits)
     hits = np.zeros(1 << bits, np.uint8)
     for key in keys:
-        slot = key >> shift
+        slot = avalanche(key) >> shift
         hits[slot] = min(hits[slot] + 1, 2)
     again = np.empty(len(keys), np.bool_)
     for i in range(len(keys)):
-        again[i] = hits[keys[i] >> shift] > 1
+        again[i] = hits[avalanche(keys[i]) >> shift] > 1
     return again

@@ -1,4 +1,4 @@
-"""Word n-grams of normalised text, as hashes.
+"""Word or character n-grams of normalised text, as hashes.
 
 Words are maximal runs of alphanumeric code points, underscores and marks (``\\w+``, and the vowel signs that
 ``\\w`` leaves out), in simple lowercase. A letter of a script written without spaces (Han, kana, Thai, Khmer,
@@ -148,6 +148,51 @@ def _document_words(
     return n_words
 
 
+def character_hashes(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The hash of each code point of each document, for shingles of characters instead of words.
+
+    Args:
+        data: uint8, (n_bytes,), UTF-8, and offsets: int64, (n_docs + 1,), as `fold_whitespace_and_case` gives
+            them; a byte that is not UTF-8 is read as U+FFFD.
+    Returns:
+        characters: uint64, (n_characters,).
+        character_offsets: int64, (n_docs + 1,).
+    """
+    return _character_hashes(data, offsets)
+
+
+def character_hashes_reference(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """`character_hashes` in plain Python."""
+    docs = [data[a:b].tobytes().decode("utf-8", "replace") for a, b in pairwise(offsets)]
+    hashes = [avalanche_reference(ord(character) * int(_K) & _MASK) for text in docs for character in text]
+    return np.array(hashes, np.uint64), np.cumsum([0, *map(len, docs)], dtype=np.int64)
+
+
+@kernel
+def _character_hashes(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    characters = np.empty(offsets[-1] - offsets[0], np.uint64)
+    character_offsets = np.zeros(len(offsets), np.int64)
+    n = 0
+    for d in range(len(offsets) - 1):
+        text = data[offsets[d] : offsets[d + 1]]
+        i = 0
+        while i < len(text):
+            code, following = int(text[i]), i + 1
+            if code >= 0x80:
+                code, following = decode(text, i)
+            i = following
+            characters[n] = avalanche(np.uint64(code) * _K)
+            n += 1
+        character_offsets[d + 1] = n
+    return characters[:n], character_offsets
+
+
 def shingle_hashes(
     words: NDArray[np.uint64], word_offsets: NDArray[np.int64], n: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -156,7 +201,8 @@ def shingle_hashes(
     A document of fewer than n words has no shingle: it is like nothing else.
 
     Args:
-        words: uint64, (n_words,), and word_offsets: int64, (n_docs + 1,), as `word_hashes` gives them.
+        words: uint64, (n_words,), and word_offsets: int64, (n_docs + 1,), as `word_hashes` gives them, or
+            characters as `character_hashes` does.
         n: words in a shingle, at least 1.
     Returns:
         shingles: uint32, (n_shingles,): the upper half of a 64-bit hash of the n word hashes in their order.

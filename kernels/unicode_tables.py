@@ -96,8 +96,9 @@ def unicode_tables() -> UnicodeTables:
     """The tables of `unicodedata.unidata_version`, the interpreter's, built on the first call."""
     blocks: dict[tuple[bytes, bytes], int] = {}
     page = np.empty((sys.maxunicode + 1) // _BLOCK, np.uint16)
+    every = np.arange(sys.maxunicode + 1, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     for i in range(len(page)):
-        block = _block(list(map(chr, range(i * _BLOCK, (i + 1) * _BLOCK))))
+        block = _block(every[i * _BLOCK : (i + 1) * _BLOCK])
         page[i] = blocks.setdefault(block, len(blocks))
     return UnicodeTables(
         page=page,
@@ -106,14 +107,23 @@ def unicode_tables() -> UnicodeTables:
     )
 
 
-def _block(characters: list[str]) -> tuple[bytes, bytes]:
+def _block(characters: str) -> tuple[bytes, bytes]:
     first, last = flags_reference(characters[0]), flags_reference(characters[-1])
-    categories = set(map(unicodedata.category, characters))
     # Most blocks are unassigned, private or ideographs throughout: one look is enough.
-    if first == last and len(categories) == 1 and categories <= {"Cn", "Co", "Cs", "Lo"}:
+    if first == last and (_have_no_class(characters) or _are_letters_without_case(characters)):
         return bytes([first]) * _BLOCK, bytes(4 * _BLOCK)
     deltas = [ord(lower_reference(character)) - ord(character) for character in characters]
     return bytes(map(flags_reference, characters)), np.array(deltas, np.int32).tobytes()
+
+
+def _have_no_class(characters: str) -> bool:
+    # repr() escapes what cannot be printed: categories C* and Z*.
+    none_prints = repr(characters).count("\\") == len(characters)
+    return none_prints and len(characters.split()) == 1 and len(characters.splitlines()) == 1
+
+
+def _are_letters_without_case(characters: str) -> bool:
+    return characters.isalpha() and characters.lower() == characters
 
 
 @kernel

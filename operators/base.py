@@ -14,9 +14,13 @@ kind        methods                                                            e
 `FitMap`    the same reduction, then ``apply(table, state) -> table``          tokenize, cluster
 =========== ================================================================== ==========================
 
+A fit may look at the rows twice (`Fit.second_key`): what it needs of a few documents only after it has seen
+them all need not be carried for every document.
+
 Every operator is pure: the same rows give the same answer on any engine, in any sharding and any order.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,13 +29,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
 
 ROW = "_row"
 """Column that the engine lays over a table while operators look at it: int64, ``shard << 32 | position``.
 
 It names a row across the whole stage, in the order of the inputs, however they were cut into shards."""
 
+SUMMARY = b"cuvee.summary"
+
 Scores = Mapping[str, pa.Array]
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """An error of validation that says `message` as it stands, braces and all."""
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+class UnsuitableDataError(ValueError):
+    """The documents are not what an operator's parameters take for granted; the message has the remedy."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,11 @@ class Operator(BaseModel):
     def columns_read(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
         """The columns that the operator reads with parameters as a recipe has them, not validated yet."""
         return cls.reads
+
+    @property
+    def rewrites_text(self) -> bool:
+        """Whether a text that goes in may come out as another one."""
+        return "text" in self.writes
 
     def identity(self) -> dict[str, Any]:
         """The parameters as JSON values, part of a stage's hash. An operator that reads files puts their
@@ -151,7 +172,45 @@ class Fit(Operator):
         raise NotImplementedError
 
     def finish(self, partial: pa.Table) -> pa.Table:
-        """The state that the second half of the operator works with, whatever the order of the merges."""
+        """The state that the second half of the operator works with, whatever the order of the merges.
+
+        Of a fit that looks twice this is only what the first look found.
+        """
+        raise NotImplementedError
+
+    @property
+    def second_key(self) -> str | None:
+        """Set by a fit that looks twice: the uint64 column that brings second observations together."""
+        return None
+
+    @property
+    def second_reads(self) -> tuple[str, ...]:
+        """The columns that the second look reads."""
+        return self.reads
+
+    @property
+    def scheme(self) -> Mapping[str, str | int]:
+        """The parameters in which an earlier run must agree for its partials to serve this fit."""
+        return {}
+
+    @property
+    def earlier_runs(self) -> tuple[str, ...]:
+        """Run directories of earlier runs with this fit, whose rows come before all others.
+
+        Their rows have negative numbers, ascending from run to run; they are read, never changed.
+        """
+        return ()
+
+    def observe_again(self, table: pa.Table, found: pa.Table) -> pa.Table:
+        """One shard's second partial, knowing what `finish` found over the whole corpus."""
+        raise NotImplementedError
+
+    def combine_again(self, observations: pa.Table) -> pa.Table:
+        """What follows from all second observations that share their keys."""
+        raise NotImplementedError
+
+    def finish_again(self, found: pa.Table, partials: Sequence[pa.Table]) -> pa.Table:
+        """The state of a fit that looks twice. Numbers about it for people: see `with_summary`."""
         raise NotImplementedError
 
     def review(self, state: pa.Table) -> Mapping[str, str]:
@@ -173,6 +232,20 @@ class FitMap(Fit):
     def apply(self, table: pa.Table, state: pa.Table) -> pa.Table:
         """`table` with this operator's columns set. `table` has the column `ROW`."""
         raise NotImplementedError
+
+
+def with_summary(state: pa.Table, **numbers: int) -> pa.Table:
+    """`state` with numbers that the manifest of the stage that uses it shall name.
+
+    >>> summary_of(with_summary(pa.table({"row": [1]}), n_removed=3).schema)
+    {'n_removed': 3}
+    """
+    return state.replace_schema_metadata({SUMMARY: json.dumps(numbers)})
+
+
+def summary_of(schema: pa.Schema) -> dict[str, int]:
+    """What `with_summary` put there; empty for other tables."""
+    return json.loads((schema.metadata or {}).get(SUMMARY, b"{}"))  # type: ignore[no-any-return]
 
 
 def set_columns(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:

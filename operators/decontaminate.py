@@ -1,25 +1,26 @@
 """Removal of documents that hold evaluation items."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ..kernels.ngram_index import find_ngrams, ngram_hashes_at
 from ..kernels.shingles import word_hashes, word_spans
 from .base import FitFilter, Rule, Scores
+from .cut_windows import cut_windows
 from .eval_index import EvalIndex, eval_index
 from .files import FilePath, check_readable, content_hash
 from .text_column import integers, one_chunk, text_buffers
 
 
 class Decontaminate(FitFilter):
-    """Drop documents that share word n-grams with evaluation sets, and name the item and the place.
+    """Drop documents that share word n-grams with evaluation sets, or cut those out; name item and place.
 
     An evaluation set is a JSONL file. An item is its `fields` one after another; in documents it is looked
     for by its n-grams of `n` words, and one of fewer words as a whole. Words are runs of letters and digits
@@ -30,17 +31,36 @@ class Decontaminate(FitFilter):
     31``; GPT-3 ignores n-grams of more than ten documents, ``max_docs_per_ngram: 10`` (phrases that
     everybody quotes, but also items that leaked to many places: deduplicate first).
 
-    The state of the fit says for each n-gram found in how many documents it stands.
+    With `cut_characters` a document loses its common runs of words, and so many characters on either side,
+    instead of being dropped. What stands between two cuts goes, too, if it is shorter than
+    `min_piece_characters`; a document cut more than `max_cuts` times, or of which nothing is left, is
+    dropped and keeps its text. GPT-3's rule is ``cut_characters: 200, max_ngrams: null,
+    max_docs_per_ngram: 10``; other rules hold beside it.
 
-    Source: Brown et al. 2020 (GPT-3), appendix C; it departs in dropping the document, not 200 characters
-    around the n-gram, in cutting words at all punctuation, and in a fixed `n`. Cost: two hashes for each
-    word.
+    `start` and `stop` are characters of the text as it came. The state of the fit says for each n-gram found
+    in how many documents it stands.
+
+    Source: Brown et al. 2020 (GPT-3), appendix C; it departs in cutting words at all punctuation, in a fixed
+    `n`, and in what is cut: pieces stay one document, joined by newlines. Cost: two hashes for each word.
     """
 
     name = "decontaminate"
-    writes = tuple(
-        f"decontaminate.{score}"
-        for score in ("n_ngrams", "overlap_words", "item", "item_fraction", "start", "stop")
+    version = 2
+    writes = (
+        "text",
+        *(
+            f"decontaminate.{score}"
+            for score in (
+                "n_ngrams",
+                "overlap_words",
+                "item",
+                "item_fraction",
+                "start",
+                "stop",
+                "n_cuts",
+                "n_pieces",
+            )
+        ),
     )
 
     paths: list[FilePath] = Field(min_length=1, description="JSONL files of evaluation items")
@@ -55,6 +75,20 @@ class Decontaminate(FitFilter):
     max_item_fraction: float | None = Field(
         None, ge=0, le=1, description="largest share of one item's n-grams that may be common"
     )
+    cut_characters: int | None = Field(
+        None, ge=0, description="cut common runs and so many characters on either side; null: cut nothing"
+    )
+    min_piece_characters: int = Field(200, ge=0, description="a shorter piece between cuts goes, too")
+    max_cuts: int | None = Field(10, ge=0, description="most cuts of a document; null: any number")
+
+    @field_validator("cut_characters")
+    @classmethod
+    def _check_cut(cls, cut_characters: int | None, info: ValidationInfo) -> int | None:
+        if cut_characters is not None and info.data.get("max_ngrams") == 0:
+            raise ValueError(
+                "max_ngrams is 0, which drops each document that would be cut; write 'max_ngrams: null'"
+            )
+        return cut_characters
 
     @field_validator("paths")
     @classmethod
@@ -84,9 +118,9 @@ class Decontaminate(FitFilter):
         return partial.sort_by("ngram").combine_chunks()
 
     def scores(self, table: pa.Table, state: pa.Table) -> Scores:
-        """Of each document: how many of its n-grams are an item's, the words of their longest run, the item
-        of which it holds the largest share, that share, and where the longest run begins and ends in
-        characters."""
+        """Of each document: its text, cut if it is to be; how many of its n-grams are an item's, the words of
+        their longest run, the item of which it holds the largest share, that share, where the longest run
+        begins and ends in characters, how often it was cut, and in how many pieces."""
         index = self._index()
         hits = _hits(index, table["text"], self.n, self.min_item_words)
         if self.max_docs_per_ngram is not None:
@@ -94,12 +128,21 @@ class Decontaminate(FitFilter):
             hits = hits.without(integers(frequent["ngram"]))
         n_docs = len(table)
         item, fraction = _best_items(index, hits, n_docs)
-        start, stop, n_words = _longest_runs(hits, n_docs)
+        runs = _runs(hits)
+        start, stop, n_words = _longest_runs(runs, n_docs)
         found = stop > 0
         text = one_chunk(table["text"])
+        n_cuts, n_pieces = np.zeros(n_docs, np.int64), np.ones(n_docs, np.int64)
+        cut: dict[int, str] = {}  # by row, ascending
+        bounds = np.searchsorted(runs.doc, np.arange(n_docs + 1))
         for row in np.flatnonzero(found).tolist():
-            spans = word_spans(text[row].as_py())
-            start[row], stop[row] = spans[start[row]][0], spans[stop[row] - 1][1]
+            words = word_spans(whole := text[row].as_py())
+            start[row], stop[row] = words[start[row]][0], words[stop[row] - 1][1]
+            if self.cut_characters is not None:
+                of_row = range(bounds[row], bounds[row + 1])
+                spans = [(words[runs.start[i]][0], words[runs.stop[i] - 1][1]) for i in of_row]
+                left = cut_windows(whole, spans, self.cut_characters, self.min_piece_characters)
+                cut[row], n_cuts[row], n_pieces[row] = left.text, left.n_cuts, left.n_pieces
         names = pa.array(index.names, pa.string())
         columns = (
             pa.array(np.bincount(hits.doc, minlength=n_docs).astype(np.int64)),
@@ -108,18 +151,33 @@ class Decontaminate(FitFilter):
             pa.array(fraction),
             pa.array(start, mask=~found),
             pa.array(stop, mask=~found),
+            pa.array(n_cuts),
+            pa.array(n_pieces),
         )
-        return dict(zip(self.writes, columns, strict=True))
+        scores = dict(zip(self.writes[1:], columns, strict=True))
+        stays = self.reasons(scores).is_null()
+        left_of = {row: left for row, left in cut.items() if stays[row].as_py()}
+        return {"text": _replaced(text, left_of), **scores}
 
     def rules(self) -> Sequence[Rule]:
-        """Those of the three that have a threshold."""
-        n_ngrams, overlap_words, _, item_fraction, _, _ = self.writes
-        rules = (
+        """Those on n-grams that have a threshold, then those on what cutting leaves."""
+        n_ngrams, overlap_words, _, item_fraction, _, _, n_cuts, n_pieces = self.writes[1:]
+        rules = [
             Rule("common_ngrams", n_ngrams, maximum=self.max_ngrams),
             Rule("long_overlap", overlap_words, maximum=self.max_overlap_words),
             Rule("item_fraction", item_fraction, maximum=self.max_item_fraction),
-        )
-        return [rule for rule in rules if rule.maximum is not None]
+        ]
+        if self.cut_characters is not None:
+            rules += [
+                Rule("too_many_cuts", n_cuts, maximum=self.max_cuts),
+                Rule("nothing_left", n_pieces, minimum=1),
+            ]
+        return [rule for rule in rules if rule.maximum is not None or rule.minimum is not None]
+
+    @property
+    def rewrites_text(self) -> bool:
+        """Only if it cuts."""
+        return self.cut_characters is not None
 
     def _index(self) -> EvalIndex:
         return eval_index(tuple(self.paths), tuple(self.fields), self.n, self.min_item_words)
@@ -191,10 +249,17 @@ def _best_items(index: EvalIndex, hits: _Hits, n_docs: int) -> tuple[NDArray[np.
     return best, share
 
 
-def _longest_runs(hits: _Hits, n_docs: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(first word, word behind the last, words) of each document's longest run, ties to the first; or 0s."""
+class _Runs(NamedTuple):
+    """Words of documents that belong to common n-grams: int64, (n_runs,) each, by document, then by place."""
+
+    doc: NDArray[np.int64]
+    start: NDArray[np.int64]  # the first word
+    stop: NDArray[np.int64]  # the word behind the last
+
+
+def _runs(hits: _Hits) -> _Runs:
     if not len(hits.doc):
-        return np.zeros(n_docs, np.int64), np.zeros(n_docs, np.int64), np.zeros(n_docs, np.int64)
+        return _Runs(*(np.empty(0, np.int64) for _ in range(3)))
     order = np.lexsort((hits.n, hits.first, hits.doc))
     doc, first, stop = hits.doc[order], hits.first[order], (hits.first + hits.n)[order]
     starts = np.ones(len(doc), dtype=bool)
@@ -203,13 +268,26 @@ def _longest_runs(hits: _Hits, n_docs: int) -> tuple[NDArray[np.int64], NDArray[
     starts[1:] = (doc[1:] != doc[:-1]) | (first[1:] > reach[:-1])
     begin = np.flatnonzero(starts)
     end = np.append(begin[1:], len(doc)) - 1
-    run_doc, run_start, run_stop = doc[begin], first[begin], reach[end]
-    by_length = np.lexsort((run_start, run_start - run_stop, run_doc))
-    docs, at = np.unique(run_doc[by_length], return_index=True)
+    return _Runs(doc[begin], first[begin], reach[end])
+
+
+def _longest_runs(runs: _Runs, n_docs: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(first word, word behind the last, words) of each document's longest run, ties to the first; or 0s."""
+    by_length = np.lexsort((runs.start, runs.start - runs.stop, runs.doc))
+    docs, at = np.unique(runs.doc[by_length], return_index=True)
     best = by_length[at]
     start, behind = np.zeros(n_docs, np.int64), np.zeros(n_docs, np.int64)
-    start[docs], behind[docs] = run_start[best], run_stop[best]
+    start[docs], behind[docs] = runs.start[best], runs.stop[best]
     return start, behind, behind - start
+
+
+def _replaced(text: pa.Array, others: Mapping[int, str]) -> pa.Array:
+    """`text` with other values in some rows, ascending."""
+    if not others:
+        return text
+    mask = np.zeros(len(text), dtype=bool)
+    mask[list(others)] = True
+    return pc.replace_with_mask(text, pa.array(mask), pa.array(others.values(), text.type))
 
 
 def _running_maximum(doc: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,19 +5,20 @@ for each document that has a duplicate. Merging two is union-find over their edg
 documents named. The column `priority` is there only when the survivor is not simply the first.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..kernels.union_find import components
-from .base import ROW, FitFilter, Rule, Scores
+from .base import ROW, FitFilter, Rule, Scores, refusal
+from .priority import by_column, by_length, check_known
 from .text_column import integers
 
-Keep = Literal["first", "longest"]
+Keep = Literal["first", "longest", "newest", "best"]
 
 
 class Duplicates(FitFilter):
@@ -26,13 +27,37 @@ class Duplicates(FitFilter):
     exchange_key = "key"
 
     keep: Keep = Field(
-        "first", description="which of a cluster survives: the first in the input's order, or the longest"
+        "first",
+        description="which duplicate survives: the first in the input's order, the longest text, the newest "
+        "(`by` holds times), or the best (`by` holds numbers); ties go to the first",
     )
+    by: str | None = Field(None, description="the column that `newest` and `best` look at")
+
+    @model_validator(mode="after")
+    def _by_goes_with_keep(self) -> Self:
+        if (self.by is not None) != (self.keep in ("newest", "best")):
+            needed = "needs 'by', a column to compare" if self.by is None else "looks at no column; omit 'by'"
+            raise refusal(f"keep: {self.keep} {needed}")
+        return self
+
+    @classmethod
+    def columns_read(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """`reads`, and the column that `by` names."""
+        by = parameters.get("by")
+        return (*cls.reads, *([by] if isinstance(by, str) else []))
 
     @property
     def _keys(self) -> tuple[str, ...]:
         """The columns on which duplicates agree, `exchange_key` first."""
         return ("key",)
+
+    def _priorities(self, table: pa.Table, offsets: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The column `priority`, int64, (n_docs,), where the survivor is not simply the first."""
+        if self.keep == "first":
+            return {}
+        if self.by is None:
+            return {"priority": by_length(offsets)}
+        return {"priority": by_column(table, self.by, self.keep, f"{self.name}.by")}
 
     def combine(self, observations: pa.Table) -> pa.Table:
         """The forest of all rows that agree on their keys: each cluster a star around its smallest row."""
@@ -47,7 +72,7 @@ class Duplicates(FitFilter):
         # A key's first row gets an edge to itself, which brings its priority along.
         named = ~(starts & np.append(starts[1:], True))
         forest = {"node": rows[named], "parent": smallest[named]}
-        if self.keep != "first":
+        if "priority" in observations.column_names:
             forest["priority"] = integers(observations["priority"])[order][named]
         return self.merge([pa.table(forest)])
 
@@ -57,7 +82,7 @@ class Duplicates(FitFilter):
         node = integers(forest["node"])
         nodes, roots = components(node, integers(forest["parent"]))
         columns = {"node": nodes, "parent": roots}
-        if self.keep != "first":
+        if "priority" in forest.column_names:
             named, where = np.unique(node, return_index=True)
             assert len(named) == len(nodes), "every root of a forest with priorities has an edge to itself"
             columns["priority"] = integers(forest["priority"])[where]
@@ -67,13 +92,15 @@ class Duplicates(FitFilter):
         """One row for each duplicate and keeper: `row` ascending, `keeper`, `cluster_size`, `rank`, int64.
 
         `rank` is 0 for the keeper and counts its duplicates from 1, best first, ties to the smaller row.
+
+        Raises:
+            UnsuitableDataError: no document has a value in the column that `by` names.
         """
         row, root = integers(partial["node"]), integers(partial["parent"])
         priority = integers(partial["priority"]) if self.keep != "first" else np.zeros_like(row)
-        order = np.lexsort((row, -priority, root))
-        _, start, cluster, size = np.unique(
-            root[order], return_index=True, return_inverse=True, return_counts=True
-        )
+        check_known(priority, self.by, f"{self.name}.by")
+        order = np.lexsort((row, ~priority, root))
+        start, cluster, size = clusters_of(root[order])
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         columns = {
@@ -87,10 +114,7 @@ class Duplicates(FitFilter):
     def scores(self, table: pa.Table, state: pa.Table) -> Scores:
         """The columns of `writes`: of a row without duplicates its own number, 1 and 0."""
         rows = integers(table[ROW])
-        known = integers(state["row"])
-        position = np.searchsorted(known, rows)
-        position[position == len(known)] = 0
-        found = known[position] == rows if len(known) else np.zeros(len(rows), dtype=bool)
+        found, position = positions(integers(state["row"]), rows)
         columns = {"keeper": rows.copy(), "cluster_size": np.ones_like(rows), "rank": np.zeros_like(rows)}
         for score, values in columns.items():
             values[found] = integers(state[score])[position[found]]
@@ -106,9 +130,23 @@ def duplicate_columns(name: str) -> tuple[str, ...]:
     return (f"{name}.keeper", f"{name}.cluster_size", f"{name}.rank")
 
 
-def lengths(offsets: NDArray[np.int64]) -> pa.Array:
-    """The priority of documents when the longest survives: bytes of text, int64, (n_docs,)."""
-    return pa.array(np.diff(offsets))
+def clusters_of(
+    sorted_roots: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of runs of equal roots: where each begins, (n_clusters,); each row's run, (n_rows,); sizes."""
+    _, start, cluster, size = np.unique(
+        sorted_roots, return_index=True, return_inverse=True, return_counts=True
+    )
+    return start, cluster, size
+
+
+def positions(
+    known: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether each row is among `known` (ascending), and where; both (n_rows,)."""
+    position = np.searchsorted(known, rows)
+    position[position == len(known)] = 0
+    return known[position] == rows if len(known) else np.zeros(len(rows), dtype=bool), position
 
 
 def _with_repeated(observations: pa.Table, key: str) -> pa.Table:

@@ -10,7 +10,7 @@ from ..kernels.hashing import hash_ranges
 from ..kernels.normal_forms import normalize
 from ..kernels.normalise import fold_whitespace_and_case
 from .base import ROW
-from .duplicates import Duplicates, duplicate_columns, lengths
+from .duplicates import Duplicates, duplicate_columns
 from .text_column import text_buffers
 
 
@@ -23,7 +23,7 @@ class ExactDedup(Duplicates):
 
     Source: hashing whole documents as in Lee et al. 2022, "Deduplicating Training Data Makes Language Models
     Better", section 4 (without its substrings). Cost: one pass over the text, 24 bytes per document to
-    exchange (32 with `longest`).
+    exchange (32 unless `keep` is `first`).
     """
 
     name = "exact_dedup"
@@ -40,9 +40,9 @@ class ExactDedup(Duplicates):
         return ("key", "check")
 
     def observe(self, table: pa.Table) -> pa.Table:
-        """One row for each document: `key` and `check` uint64, `ROW`, and `priority` for `longest`."""
+        """One row for each document: `key` and `check` uint64, `ROW`, `priority` unless `keep` is `first`."""
         data, offsets = text_buffers(table["text"])
-        priority = {} if self.keep == "first" else {"priority": lengths(offsets)}
+        priority = self._priorities(table, offsets)
         if self.normalise == "nfkc_casefold":
             data, offsets = normalize(*casefold(*normalize(data, offsets, "NFKC")), "NFKC")
         if self.normalise != "none":

@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 
 from .base import Operator
 from .c4 import C4
+from .cluster import Cluster
 from .decontaminate import Decontaminate
 from .exact_dedup import ExactDedup
 from .extract import Extract
@@ -20,7 +21,9 @@ from .minhash_dedup import MinHashDedup
 from .normalise import Normalise
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
+from .prototype_pruning import PrototypePruning
 from .rehydrate import Rehydrate
+from .semantic_dedup import SemanticDedup
 from .substring_dedup import SubstringDedup
 from .url_dedup import UrlDedup
 from .url_filter import UrlFilter
@@ -46,6 +49,9 @@ BUILT_IN: tuple[type[Operator], ...] = (
     SubstringDedup,
     Decontaminate,
     Rehydrate,
+    Cluster,
+    SemanticDedup,
+    PrototypePruning,
     Pii,
 )
 ENTRY_POINTS = "cuvee.operators"

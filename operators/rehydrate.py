@@ -18,10 +18,10 @@ class Rehydrate(Map):
     """Write how often each document is worth repeating, by how many copies it had and how good it is.
 
     Documents of which the web holds some copies pass quality filters more often than those of which it holds
-    one or thousands. `weights` says from which cluster size on which weight holds: ``{1: 1, 2: 2, 5: 5}``
-    gives 5 to clusters of 5 and more. `quality_weights` does the same with a quality score, and both are
-    multiplied; a row without a score has the factor 1. The column is a sampling weight: no row is copied,
-    and nothing else in a run reads it yet.
+    one or thousands. `weights` says from which cluster size on which weight holds: ``{"1": 1, "2": 2, "5":
+    5}`` gives 5 to clusters of 5 and more. `quality_weights` does the same with a quality score, and both are
+    multiplied; a row without a score has the factor 1. No row is copied: `tokenize` reads the column and
+    lets an epoch read a document as often.
 
     Source: FineWeb2 (Penedo et al. 2025, section on rehydration); the default weights are its simple ones.
     Weights from the filtering rates of your own corpus: `weights_of_rates`.

@@ -14,7 +14,7 @@ from ..kernels.spans import copy_ranges, narrow_spans
 from ..kernels.substrings import AGAIN, FIRST, repeated_windows, window_runs
 from .base import ROW, FitFilter, Rule, Scores
 from .rewriting import cut_out, span_lists
-from .text_column import integers, one_chunk, text_buffers
+from .text_column import binary_buffers, binary_column, integers, one_chunk, text_buffers
 
 MAX_KGRAM = 32
 _BINARY = pa.large_binary()
@@ -86,7 +86,11 @@ class SubstringDedup(FitFilter):
             run, at, n = pieces.T
             begin, lengths = runs.starts[run] + at, n + self.min_bytes - 1
             rows, first = integers(table[ROW])[runs.documents[run]], offsets[runs.documents[run]]
-            text = _binary(*copy_ranges(data, begin, lengths)) if with_text else pa.nulls(len(run), _BINARY)
+            text = (
+                binary_column(*copy_ranges(data, begin, lengths))
+                if with_text
+                else pa.nulls(len(run), _BINARY)
+            )
             columns = {"start": begin - first, "stop": begin - first + lengths, "text": text}
             return pa.table({"key": runs.keys[run], ROW: rows, **columns})
 
@@ -101,7 +105,7 @@ class SubstringDedup(FitFilter):
         known = observations.filter(pc.invert(has_text))
         sent = observations.filter(has_text)
         sent = sent.filter(pa.array(recurring(integers(sent["key"]))))
-        data, offsets = _bytes(one_chunk(sent["text"]))
+        data, offsets = binary_buffers(one_chunk(sent["text"]))
         keys, rows, starts = (integers(sent[name]) for name in ("key", ROW, "start"))
         order = np.lexsort((starts, rows, keys))
         n_windows = np.diff(offsets)[order] - self.min_bytes + 1
@@ -183,17 +187,3 @@ def _pieces(
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.append(0, np.cumsum(lengths))
-
-
-def _binary(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.Array:
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.LargeBinaryArray.from_buffers(_BINARY, len(offsets) - 1, buffers)
-
-
-def _bytes(array: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The buffers of a large_binary array without nulls, as `text_buffers` gives a string column's."""
-    _, offsets, data = array.buffers()
-    if not len(array):
-        return np.empty(0, np.uint8), np.zeros(1, np.int64)
-    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    return np.frombuffer(data or b"", np.uint8), ends

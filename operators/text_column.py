@@ -55,3 +55,22 @@ def large_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.Arr
     ['a', 'bc']
     """
     return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+def binary_column(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.Array:
+    """A large_binary array over the buffers that kernels make, without a copy.
+
+    >>> binary_column(np.frombuffer(b"abc", np.uint8), np.array([0, 1, 3])).to_pylist()
+    [b'a', b'bc']
+    """
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+
+
+def binary_buffers(array: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The buffers of a large_binary array without nulls, as `text_buffers` gives those of text."""
+    if not len(array):
+        return np.empty(0, np.uint8), np.zeros(1, np.int64)
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(data or b"", np.uint8), ends

@@ -12,10 +12,13 @@ import pyarrow.compute as pc
 from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from .base import FitMap
+from .base import FitMap, set_columns
 
 END_OF_TEXT = "<|endoftext|>"
 TRAIN, VALIDATION = "train", "validation"
+REPEAT = "rehydrate.repeat"
+MAX_REPEAT = 100
+"""A larger weight is a mistake: FineWeb2's largest is 10."""
 FLOOR, FLOOR_OF = 4, 16
 """A domain holds out at least so many of its first so many documents."""
 
@@ -33,12 +36,17 @@ class Tokenize(FitMap):
     whatever else joins the corpus. In a small domain that may be nobody; then the smallest hashes go: one
     document of two or more, two of eight, four of sixteen.
 
+    `repeat` names a column that says how often an epoch reads a document for training, such as
+    `rehydrate` writes. Of a weight of 2.3 a hash of (seed, id) makes 2 or 3, so that it is 2.3 in the mean; a
+    document of no weight counts once, one that comes to 0 leaves the training split, and validation holds
+    each document once. Nothing is copied: a shard's name says how often it is read.
+
     Source: Sennrich, Haddow and Birch 2016 (BPE); Radford et al. 2019, section 2.2 (byte level).
     """
 
     name: ClassVar[str] = "tokenize"
     reads: ClassVar[tuple[str, ...]] = ("id", "text", "domain")
-    writes: ClassVar[tuple[str, ...]] = ("doc", "split", "tokens")
+    writes: ClassVar[tuple[str, ...]] = ("doc", "split", "repeat", "tokens")
 
     vocab_size: int = Field(
         4096, ge=257, le=1 << 24, description="entries, 256 bytes and end-of-text included"
@@ -49,6 +57,9 @@ class Tokenize(FitMap):
     )
     max_training_bytes: int = Field(
         20_000_000, ge=1, description="UTF-8 bytes of text that the BPE learns from"
+    )
+    repeat: str | None = Field(
+        REPEAT, description="column with how often to train on a document; where there is none: once"
     )
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="expected share of documents held out")
     seed: int = Field(0, description="of the hash that samples and splits")
@@ -104,7 +115,12 @@ class Tokenize(FitMap):
         )
 
     def apply(self, table: pa.Table, state: pa.Table) -> pa.Table:
-        """`table` without text, with doc (uint64), split (string), tokens (large_list<uint16|uint32>)."""
+        """`table` without text, with doc (uint64), split (string), repeat (int64, 0 or more) and tokens
+        (large_list<uint16|uint32>).
+
+        Raises:
+            ValueError: a document's weight is not between 0 and `MAX_REPEAT`.
+        """
         tokenizer, end = load_tokenizer(state["tokenizer"][0].as_py())
         encodings = [encoding.ids for encoding in tokenizer.encode_batch_fast(table["text"].to_pylist())]
         lengths = np.fromiter((len(ids) + 1 for ids in encodings), dtype=np.int64, count=len(encodings))
@@ -114,18 +130,39 @@ class Tokenize(FitMap):
         keys = self._keys(table["id"])
         cuts = dict(zip(state["domain"].to_pylist(), state["cut"].to_pylist(), strict=True))
         split = np.where(keys < _cut_of(table["domain"], cuts), VALIDATION, TRAIN)
-        return (
-            table.drop_columns(["text"])
-            .append_column("doc", pa.array(keys))
-            .append_column("split", pa.array(split, pa.string()))
-            .append_column("tokens", pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)))
-        )
+        repeat = np.where(split == TRAIN, self._repeats(table), 1)
+        columns = {
+            "doc": pa.array(keys),
+            "split": pa.array(split, pa.string()),
+            "repeat": pa.array(repeat, pa.int64()),
+            "tokens": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)),
+        }
+        return set_columns(table.drop_columns(["text"]), columns)
 
-    def _keys(self, ids: pa.ChunkedArray) -> np.ndarray:
-        """uint64, (n_docs,): a hash of (seed, id)."""
+    def _repeats(self, table: pa.Table) -> np.ndarray:
+        """int64, (n_docs,): weights rounded by a hash of (seed, id) that the split does not depend on."""
+        if self.repeat is None or self.repeat not in table.column_names:
+            return np.ones(len(table), np.int64)
+        weights = pc.fill_null(table[self.repeat].cast(pa.float64()), 1.0).to_numpy()
+        if (is_wrong := ~((weights >= 0) & (weights <= MAX_REPEAT))).any():
+            row = int(np.argmax(is_wrong))
+            raise ValueError(
+                f"document {table['id'][row].as_py()!r}: {self.repeat} is {weights[row]:g}; how often to "
+                f"train on a document is between 0 and {MAX_REPEAT}"
+            )
+        whole = np.floor(weights)
+        (rows,) = np.nonzero(weights > whole)
+        draws = self._keys(table["id"].take(pa.array(rows)), b"repeat") / 2.0**64
+        repeats: np.ndarray = whole.astype(np.int64)
+        repeats[rows] += draws < (weights - whole)[rows]
+        return repeats
+
+    def _keys(self, ids: pa.ChunkedArray, purpose: bytes = b"") -> np.ndarray:
+        """uint64, (n_docs,): a hash of (seed, id), another one for each purpose."""
         key = self.seed.to_bytes(8, "little", signed=True)
         digests = (
-            hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in ids.to_pylist()
+            hashlib.blake2b(name.encode(), digest_size=8, key=key, person=purpose).digest()
+            for name in ids.to_pylist()
         )
         return np.frombuffer(b"".join(digests), dtype="<u8")
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ..kernels.hashing import hash_ranges
 from .base import ROW
-from .duplicates import Duplicates, duplicate_columns, lengths
+from .duplicates import Duplicates, duplicate_columns
 from .text_column import one_chunk, text_buffers
 
 Query = Literal["keep", "drop_tracking", "drop"]
@@ -45,7 +45,7 @@ class UrlDedup(Duplicates):
     Source: RFC 3986, section 6.2 (Berners-Lee et al. 2005) for what cannot change a page's meaning; schemes,
     "www.", slash, sorting and trackers go beyond it, as in Penedo et al. 2023, "The RefinedWeb Dataset for
     Falcon LLM", section 3, which removes URLs seen before. Cost: a few microseconds per URL; 24 bytes per
-    URL to exchange (32 with `longest`).
+    URL to exchange (32 unless `keep` is `first`).
     """
 
     name = "url_dedup"
@@ -66,16 +66,15 @@ class UrlDedup(Duplicates):
         return ("key", "check")
 
     def observe(self, table: pa.Table) -> pa.Table:
-        """One row for each URL: `key` and `check` uint64, `ROW`, and `priority` for `longest`."""
+        """One row for each URL: `key` and `check` uint64, `ROW`, `priority` unless `keep` is `first`."""
         urls = pc.utf8_trim_whitespace(one_chunk(table["url"].cast(pa.large_string())))
         has_url = pc.fill_null(pc.greater(pc.binary_length(urls), 0), False)
         forms = [normalise_url(url, self.query, self.fragment) for url in urls.filter(has_url).to_pylist()]
         data, offsets = text_buffers(pa.chunked_array([pa.array(forms, pa.large_string())]))
-        columns = {ROW: table[ROW]}
-        if self.keep == "longest":
-            columns["priority"] = pa.chunked_array([lengths(text_buffers(table["text"])[1])])
+        priorities = self._priorities(table, text_buffers(table["text"])[1])
+        columns = pa.table({ROW: table[ROW], **priorities}).filter(has_url)
         hashes = {"key": hash_ranges(data, offsets, seed=0), "check": hash_ranges(data, offsets, seed=1)}
-        return pa.table(hashes | {name: column.filter(has_url) for name, column in columns.items()})
+        return pa.table(hashes | {name: columns[name] for name in columns.column_names})
 
 
 def normalise_url(url: str, query: Query = "drop_tracking", fragment: Fragment = "keep") -> str:

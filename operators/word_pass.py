@@ -1,6 +1,7 @@
 """One word pass for all who look at the words of one text, and the named profiles of what a word is."""
 
 import threading
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import numpy as np
@@ -43,6 +44,11 @@ SEGMENTATION: dict[Profile, Segmentation | Literal["icu"]] = {
 }
 MAX_SHARED_BYTES = 256 << 20
 """A text column that is larger than this is cut into words anew by each who asks."""
+
+
+def available_profiles() -> tuple[Profile, ...]:
+    """The profiles whose packages are installed."""
+    return tuple(p for p in SEGMENTATION if p != "icu" or find_spec(icu.PACKAGE) is not None)
 
 
 class _Last(threading.local):

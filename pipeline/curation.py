@@ -6,17 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..operators.base import Fit
+from ..operators.base import Fit, UnsuitableDataError, summary_of
 from .engines import Engine
 from .errors import InputError
+from .fitting import LookResult, Observed, fit_state
 from .plan import Plan, Stage
 from .progress import RunProgress
 from .recipe import Recipe
 from .run_directory import explained, read_json, write_json, write_text
 from .shard_work import (
+    SHARD_BITS,
     Accounting,
     AccountingError,
     ShardResult,
@@ -151,20 +152,35 @@ class Curation:
         ]
 
     def fit(self, stage: Stage, fit: Fit) -> None:
-        """Reduce the partials of the stage's shards to the state of its fit."""
-        partials = [task.partial for task in self.tasks(stage) if not task.quarantine.exists()]
-        with self.progress.stage(f"   {fit.name}: merge", 1, unit="observations") as bar:
-            state = reduce_fit(self.engine, fit, partials)
+        """Bring the state of the stage's fit about.
+
+        Raises:
+            InputError: the documents, or an earlier run, are not what the fit's parameters say.
+        """
+        tasks = [task for task in self.tasks(stage) if not task.quarantine.exists()]
+        observed = [Observed(task.index, task.part, task.index << SHARD_BITS, task.partial) for task in tasks]
+        looks = 0 if fit.second_key is None else len(tasks)
+        with self.progress.stage(f"   {fit.name}: merge", 1 + looks, unit="observations") as bar:
+
+            def on_look(result: LookResult) -> None:
+                self.note(stage.folder, result)
+                bar.advance(result.rows_in, result.bytes_in)
+
+            try:
+                state = fit_state(self.engine, fit, observed, self.state(stage).parent, on_look)
+            except UnsuitableDataError as error:
+                raise InputError(str(error)) from error
             for name, text in fit.review(state).items():
                 write_text(self.state(stage).with_name(name), text)
             write_arrow(self.state(stage), state)
             bar.advance(state.num_rows, state.nbytes)
 
-    def note(self, stage: str, result: ShardResult) -> None:
+    def note(self, stage: str, result: ShardResult | LookResult) -> None:
         """Append a shard's CPU seconds to the run's timings."""
         line = {"stage": stage, "shard": result.index, "cpu_seconds": result.cpu_seconds}
-        if result.accounting is not None:
-            line |= {"rows_in": result.accounting.rows_in, "bytes_in": result.accounting.bytes_in}
+        read = result if isinstance(result, LookResult) else result.accounting
+        if read is not None:
+            line |= {"rows_in": read.rows_in, "bytes_in": read.bytes_in}
         with explained(self.run_dir), (self.run_dir / TIMINGS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
@@ -232,15 +248,6 @@ def _examples(tasks: Sequence[ShardTask]) -> list[str]:
     return details[:N_SHOWN]
 
 
-def reduce_fit(engine: Engine, fit: Fit, partials: Sequence[Path]) -> pa.Table:
-    """The state of `fit` from the shards' partials, by exchange (if it has a key) and tree reduction."""
-    if fit.exchange_key is not None:
-        tables = engine.exchange(partials, fit.exchange_key, fit.combine)
-    else:
-        tables = [read_arrow(path) for path in partials]
-    return fit.finish(engine.reduce(tables, fit.merge))
-
-
 def compile_manifest(stage: Stage, tasks: Sequence[ShardTask], broken: dict[int, str]) -> dict[str, Any]:
     """The stage's manifest from its parts' footers.
 
@@ -268,4 +275,11 @@ def compile_manifest(stage: Stage, tasks: Sequence[ShardTask], broken: dict[int,
         "n_shards": len(tasks),
         "quarantined": {f"part-{index:05d}": error for index, error in sorted(broken.items())},
         "accounting": asdict(total),
+        "fit_summary": _fit_summary(tasks),
     }
+
+
+def _fit_summary(tasks: Sequence[ShardTask]) -> dict[str, int]:
+    """What the fit that opens the stage says of itself."""
+    state = tasks[0].state if tasks else None
+    return {} if state is None else summary_of(read_arrow(state).schema)

@@ -16,11 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from .errors import EnvironmentFailure
-from .shard_work import read_arrow
+from .partials import rows_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +27,7 @@ Merge = Callable[[Sequence[pa.Table]], pa.Table]
 
 MERGE_WIDTH = 8
 """Partials merged at once: the reduction is a tree of this width."""
-EXCHANGE_BYTES = 64 << 20
+EXCHANGE_BYTES = 16 << 20
 """Aimed size of one partition of an exchange."""
 
 
@@ -63,7 +62,11 @@ class Engine(Protocol):
     def exchange(
         self, paths: Sequence[Path], key: str, combine: Callable[[pa.Table], pa.Table]
     ) -> list[pa.Table]:
-        """`combine` of each partition of the Arrow files' rows; rows of one key meet in one partition."""
+        """`combine` of each partition of the Arrow files' rows; rows of one key meet in one partition.
+
+        Args:
+            paths: as `write_partial` leaves them, in the order of `key`.
+        """
         ...
 
     def close(self) -> None:
@@ -133,12 +136,11 @@ class LocalEngine:
     def exchange(
         self, paths: Sequence[Path], key: str, combine: Callable[[pa.Table], pa.Table]
     ) -> list[pa.Table]:
-        """See `Engine.exchange`. The files stay memory-mapped; one partition a worker is in memory."""
-        tables = [read_arrow(path) for path in paths]
-        n_partitions = n_exchange_partitions(sum(table.nbytes for table in tables), self.n_workers)
+        """See `Engine.exchange`. One partition a worker is in memory, and of the files its rows alone."""
+        n_partitions = n_exchange_partitions(sum(path.stat().st_size for path in paths), self.n_workers)
 
         def partition(index: int) -> pa.Table:
-            return combine(pa.concat_tables([rows_of(table, key, index, n_partitions) for table in tables]))
+            return combine(pa.concat_tables([rows_of(path, key, index, n_partitions) for path in paths]))
 
         with ThreadPoolExecutor(self.n_workers) as executor:
             return list(executor.map(partition, range(n_partitions)))
@@ -166,12 +168,6 @@ def _map(
 def n_exchange_partitions(n_bytes: int, n_workers: int) -> int:
     """Partitions such that each worker has work and none holds much more than `EXCHANGE_BYTES`."""
     return max(n_workers, -(-n_bytes // EXCHANGE_BYTES))
-
-
-def rows_of(table: pa.Table, key: str, partition: int, n_partitions: int) -> pa.Table:
-    """The rows whose key falls to `partition`."""
-    keys = table[key].to_numpy()
-    return table.filter(pa.array(keys % np.uint64(n_partitions) == partition))
 
 
 def _begin_worker(parent: int) -> None:

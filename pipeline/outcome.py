@@ -24,7 +24,8 @@ class Outcome:
     stage_folders: list[Path]
     domains: tuple[str, ...] = ()
     tokens: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By domain: n_docs, n_tokens, n_validation_tokens."""
+    """By domain: n_docs, n_tokens, n_validation_docs, n_validation_tokens; and as they are stored, before
+    documents are repeated: n_distinct_docs, n_distinct_tokens, max_repeat."""
     choice: Choice | None = None
     comparison: Comparison | None = None
     versions: dict[str, str] = field(default_factory=dict)

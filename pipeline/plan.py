@@ -9,6 +9,7 @@ from typing import Any
 
 from ..operators.base import Fit, Operator
 from ..operators.tokenize import Tokenize, load_tokenizer
+from .earlier import earlier_stages
 from .errors import InputError
 from .listing import File, Shard, check_first_records, list_files, list_shards
 from .reading import Reader
@@ -163,8 +164,11 @@ def group_stages(operators: Sequence[Operator], last_fit: Fit | None, input_hash
 
 
 def describe(operator: Operator) -> list[Any]:
-    """What makes an operator's results: name, version, parameters."""
-    return [operator.name, operator.version, operator.identity()]
+    """What makes an operator's results: name, version, parameters; of earlier runs their stages' hashes."""
+    described = [operator.name, operator.version, operator.identity()]
+    if isinstance(operator, Fit) and operator.earlier_runs:
+        described.append([stage.folder.name for stage in earlier_stages(operator)])
+    return described
 
 
 def digest(value: Any) -> str:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from . import engines
 from .engines import MERGE_WIDTH, Merge, n_exchange_partitions
 from .errors import UsageError
+from .partials import partitions
 from .shard_work import read_arrow
 
 T = TypeVar("T")
@@ -96,8 +96,7 @@ class RayEngine:
 
         def tagged(batch: dict[str, Any]) -> pa.Table:
             table = pa.concat_tables([read_arrow(Path(path)) for path in batch["path"]])
-            partition = (table[key].to_numpy() % np.uint64(n_partitions)).astype(np.int64)
-            return table.append_column(PARTITION, pa.array(partition))
+            return table.append_column(PARTITION, pa.array(partitions(table[key].to_numpy(), n_partitions)))
 
         def combined(group: pa.Table) -> pa.Table:
             return combine(group.drop_columns([PARTITION]))

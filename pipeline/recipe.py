@@ -25,9 +25,8 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from ..operators.base import Operator
+from ..operators.base import Operator, refusal
 from ..operators.registry import UnknownOperatorError, find_operator
 from .located_yaml import Keys, LocatedYaml, Position, Problem, RecipeError, found, read_yaml
 from .recipe_checks import cross_checks
@@ -42,11 +41,6 @@ BYTES_IN = {"B": 1} | {
 }
 SECTIONS = ("reading", "tokenize", "mix", "train", "engine")
 DocumentColumn = Literal["text", "id", "url", "lang", "domain"]
-
-
-def refusal(message: str) -> PydanticCustomError:
-    """An error of validation that says `message` as it stands, braces and all."""
-    return PydanticCustomError("refused", "{message}", {"message": message})
 
 
 def parse_bytes(size: object) -> object:
@@ -92,8 +86,11 @@ def as_list(value: object) -> object:
     return tuple(value)
 
 
-def parse_operator(entry: object, info: ValidationInfo | None = None) -> Operator:
+def parse_operator(entry: object, info: ValidationInfo | None) -> Operator:
     """An operator from its bare name, or from a mapping of its name to its parameters.
+
+    Files among them are found from the folder that the context of `info` names; without one they stay as
+    they are. (`info` has no default: pydantic would not pass it then.)
 
     Raises:
         PydanticCustomError: `entry` is neither, or nobody provides such an operator.
@@ -144,7 +141,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Curation = Annotated[
     Operator,
-    BeforeValidator(lambda entry, info: parse_operator(entry, info)),  # a default would hide `info` from it
+    # pydantic passes the context to functions that require it: an argument with a default gets none.
+    BeforeValidator(lambda entry, info: parse_operator(entry, info)),
     PlainSerializer(lambda operator: {operator.name: operator.model_dump(mode="json")}),
     WithJsonSchema({}),  # schema.py puts all operators of the installation here
 ]
@@ -227,6 +225,11 @@ class Tokenize(Section):
         gt=0,
         lt=1,
         description="Fraction of each domain's documents that is held out, chosen by document hash.",
+    )
+    repeat: str | None = Field(
+        "rehydrate.repeat",
+        description="Column with how often an epoch reads a document, 0 to 100; where nothing writes it, or "
+        "with null: once.",
     )
 
 

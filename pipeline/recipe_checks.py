@@ -18,6 +18,7 @@ def cross_checks(recipe: Mapping[str, Any], document: LocatedYaml) -> list[Probl
         *_sources(inputs, document),
         *_domains(inputs),
         *_operators(_list(recipe.get("curate")), document),
+        *_repeat(recipe),
         *_sections(recipe),
         *_objective(recipe, inputs),
         *_settings_without_effect(recipe),
@@ -49,10 +50,7 @@ def _domains(inputs: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
 
 def _operators(curate: Sequence[Any], document: LocatedYaml) -> Iterator[Problem]:
     """Two operators of one name would write the same columns; a column is read only below its writer."""
-    names = [next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else entry for entry in curate]
-    listed = {
-        i: operators()[name] for i, name in enumerate(names) if isinstance(name, str) and name in operators()
-    }
+    listed = _listed(curate)
     first: dict[str, int] = {}
     for i, operator in listed.items():
         if operator.name in first:
@@ -66,6 +64,34 @@ def _operators(curate: Sequence[Any], document: LocatedYaml) -> Iterator[Problem
         for column in operator.columns_read(parameters):
             if isinstance(column, str) and column not in above and column not in operator.writes:
                 yield from _unwritten(column, i, listed, document)
+
+
+def _listed(curate: Sequence[Any]) -> dict[int, type[Operator]]:
+    """The operators of `curate` that exist, by their place."""
+    names = [next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else entry for entry in curate]
+    return {
+        i: operators()[name] for i, name in enumerate(names) if isinstance(name, str) and name in operators()
+    }
+
+
+def _repeat(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    """A weight that is asked for by name and that no operator of the recipe writes."""
+    column = _mapping(recipe.get("tokenize")).get("repeat")
+    if not isinstance(column, str) or column.partition(".")[0] not in operators():
+        return
+    writer = column.partition(".")[0]
+    listed = [
+        next(iter(entry), None) if isinstance(entry, dict) else entry for entry in _list(recipe.get("curate"))
+    ]
+    if column not in operators()[writer].writes:
+        yield Problem(
+            ("tokenize", "repeat"),
+            f"{writer!r} does not write {column!r}; {near(column, operators()[writer].writes)}",
+        )
+    elif writer not in listed:
+        yield Problem(
+            ("tokenize", "repeat"), f"{writer!r} writes {column!r} and is not in 'curate'; add '- {writer}'"
+        )
 
 
 def _unwritten(
@@ -94,8 +120,10 @@ def _sections(recipe: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _objective(recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Weights for domains that no input has, where the recipe alone tells the domains."""
+    """Weights for domains that no input has, where inputs tell the domains and neither data nor operators."""
     if not inputs or any("domain" in _mapping(entry.get("columns")) for entry in inputs):
+        return
+    if any("domain" in operator.writes for operator in _listed(_list(recipe.get("curate"))).values()):
         return
     domains = sorted({str(entry.get("domain") or entry.get("source")) for entry in inputs})
     for domain in _mapping(_mapping(recipe.get("mix")).get("objective")):

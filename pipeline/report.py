@@ -9,12 +9,13 @@ from plotly.offline import get_plotlyjs
 
 from .outcome import Outcome
 from .report_accounting import accounting_section, input_section
+from .report_clusters import cluster_section
 from .report_examples import duplicate_section, example_section
+from .report_filters import filter_pages
 from .report_funnel import funnel_section
 from .report_html import Html, count, counted, element, join, megabytes, share
 from .report_mixture import domain_section, proxy_section
 from .report_rows import RunRows, read_run
-from .report_scores import score_section
 from .report_training import training_section
 from .run_directory import written_whole
 
@@ -50,8 +51,9 @@ def render(outcome: Outcome) -> str:
     rows = read_run(outcome)
     sections = {
         "What was dropped": funnel_section(rows),
-        "Scores and thresholds": score_section(rows),
+        **filter_pages(rows),
         "Duplicates": duplicate_section(rows),
+        "Domains found": cluster_section(rows),
         "Examples": example_section(rows),
         "Domains and mixture": domain_section(outcome),
         "Evidence from proxies": proxy_section(outcome),
@@ -65,7 +67,10 @@ def render(outcome: Outcome) -> str:
 def _page(name: str, header: Html, sections: dict[str, Html | None]) -> str:
     shown = {title: body for title, body in sections.items() if body is not None}
     anchors = {title: f"s{i}" for i, title in enumerate(shown, 1)}
-    entries = [element("li", element("a", title, href=f"#{anchor}")) for title, anchor in anchors.items()]
+    entries = [
+        element("li", element("a", title.removeprefix("Filter "), href=f"#{anchor}"), class_=_level(title))
+        for title, anchor in anchors.items()
+    ]
     scripts = [get_plotlyjs(), DRAW]
     # Nothing but these two scripts may run, and nothing may be fetched, whatever a document holds.
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
@@ -88,6 +93,11 @@ def _page(name: str, header: Html, sections: dict[str, Html | None]) -> str:
             Html("</body>\n</html>\n"),
         ]
     )
+
+
+def _level(title: str) -> str:
+    """The pages of filters stand below their overview."""
+    return "sub" if title.startswith("Filter ") else "top"
 
 
 def _sha256(script: str) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .outcome import Outcome, read_timings
-from .report_html import Html, count, counted, element, folded, join, megabytes, paragraph, share, table
+from .report_html import Html, code, count, counted, element, folded, join, megabytes, paragraph, share, table
 from .report_rows import RunRows, StageFiles, read_columns
 from .run_directory import read_json
 
@@ -33,10 +33,14 @@ def input_section(outcome: Outcome, rows: RunRows) -> Html:
         )
         parts.append(table("lr", ("reason", "records"), reasons))
         details = _unreadable_details(first)
+        if len(details) < n_unreadable:
+            where = code("dropped/")
+            parts.append(paragraph("Each with its place is in ", where, " of the first stage."))
         title = "All of them" if len(details) == n_unreadable else f"The first {len(details)}"
         parts.append(folded(title, table("lll", ("reason", "source", "where, and what was found"), details)))
     else:
         parts.append(paragraph("None: every record could be read."))
+    parts += _no_page(found.no_page)
     parts.append(Html("<h3>Quarantined shards</h3>"))
     broken = [
         (files.stage.folder, part, error)
@@ -50,6 +54,22 @@ def input_section(outcome: Outcome, rows: RunRows) -> Html:
     else:
         parts.append(paragraph("None: every shard was read to its end."))
     return join(parts)
+
+
+def _no_page(n_records: Mapping[str, int]) -> list[Html]:
+    """Sound records of web archives that hold no document, or nothing if no archive was read."""
+    if not n_records:
+        return []
+    told = (
+        f"{counted(sum(n_records.values()), 'record')} of web archives were sound and hold no page: they are "
+        "no rows and stand in no other count."
+    )
+    ranked = sorted(n_records.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [
+        Html("<h3>Records that are no pages</h3>"),
+        paragraph(told),
+        table("lr", ("kind of record", "n"), ranked),
+    ]
 
 
 def _sources_table(outcome: Outcome) -> Html:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..operators.duplicates import Duplicates
+from .report_duplicates import closure_sentence, source_section
 from .report_html import (
     EXCERPT_CHARS,
     Html,
@@ -103,9 +104,13 @@ def duplicate_section(rows: RunRows) -> Html | None:
 
 def _deduplication(files: StageFiles, operator: Duplicates) -> Html:
     sizes, largest = _clusters(files, operator)
-    title = element("h3", operator.name)
+    title, n_removed = element("h3", operator.name), files.n_dropped_by(operator)
+    if not n_removed:
+        return join([title, paragraph("No duplicates were found."), closure_sentence(files)])
+    between = [closure_sentence(files), source_section(files, operator)]
     if not sizes:
-        return join([title, paragraph("No duplicates were found.")])
+        told = f"{counted(n_removed, 'document')} left for documents that earlier runs kept."
+        return join([title, paragraph(told), *between])
     n_clusters, n_members = sum(sizes.values()), sum(size * n for size, n in sizes.items())
     n_seen = files.accounting.rows_in
     told = (
@@ -114,8 +119,8 @@ def _deduplication(files: StageFiles, operator: Duplicates) -> Html:
         f"keeper. The largest cluster has {counted(max(sizes), 'document')}."
     )
     shown = _cluster_details(files, operator, largest)
-    parts = [title, paragraph(told), _sizes_plot(sizes), Html("<h4>The largest clusters</h4>"), *shown]
-    return join(parts)
+    heading = Html("<h4>The largest clusters</h4>")
+    return join([title, paragraph(told), _sizes_plot(sizes), *between, heading, *shown])
 
 
 def _clusters(files: StageFiles, operator: Duplicates) -> tuple[dict[int, int], list[tuple[int, int]]]:
@@ -174,14 +179,17 @@ def _cluster_details(files: StageFiles, operator: Duplicates, largest: list[tupl
         for _, keeper in largest
     }
     texts = fetch(kept_at.values(), ("id", "text", "domain"))
-    removed = fetch(
-        [members[keeper][0][2] for _, keeper in largest if members[keeper]], ("id", "text", "domain")
-    )
+    similarity = f"{operator.name}.similarity"
+    columns = ["id", "text", "domain", *([similarity] if similarity in operator.writes else [])]
+    removed = fetch([members[keeper][0][2] for _, keeper in largest if members[keeper]], columns)
     shown: list[Html] = []
     for size, keeper in largest:
         kept = texts[kept_at[keeper]]
         title = f"{counted(size, 'document')}, kept: {kept['id']}"
-        inside = [_pair(kept, removed[members[keeper][0][2]])] if members[keeper] else []
+        inside: list[Html] = []
+        if members[keeper]:
+            row = removed[members[keeper][0][2]]
+            inside.append(_pair(kept, row, row.get(similarity)))
         listed = [element("li", name) for _, name, _ in members[keeper]]
         n_more = size - 1 - len(listed)
         if n_more > 0:
@@ -208,7 +216,7 @@ def _members(files: StageFiles, operator: Duplicates, keepers: list[int]) -> dic
     return {keeper: sorted(rows)[:N_MEMBERS] for keeper, rows in found.items()}
 
 
-def _pair(kept: Mapping[str, Any], removed: Mapping[str, Any]) -> Html:
+def _pair(kept: Mapping[str, Any], removed: Mapping[str, Any], similarity: float | None) -> Html:
     left, right = side_by_side(kept["text"] or "", removed["text"] or "")
     is_same = kept["text"] == removed["text"]
     columns = [
@@ -218,4 +226,6 @@ def _pair(kept: Mapping[str, Any], removed: Mapping[str, Any]) -> Html:
         for role, row, shown in (("kept", kept, left), ("removed", removed, right))
     ]
     told = "The two texts are the same." if is_same else "Words that only one of the two has are marked."
+    if similarity is not None:
+        told += f" Their similarity is {similarity:.2f}."
     return join([element("div", *columns, class_="pair"), element("p", told, class_="note")])

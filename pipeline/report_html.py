@@ -42,6 +42,15 @@ def escape(text: str) -> Html:
     return text if isinstance(text, Html) else Html(html.escape(text.translate(_VISIBLE)))
 
 
+def breakable(name: str) -> Html:
+    """A long name, which a narrow column may break behind its underscores.
+
+    >>> breakable("top_2_gram")
+    'top_<wbr>2_<wbr>gram'
+    """
+    return Html(escape(name).replace("_", "_<wbr>"))
+
+
 def join(parts: Iterable[str], separator: str = "\n") -> Html:
     """Parts of a page, one after another."""
     return Html(separator.join(escape(part) for part in parts))
@@ -161,14 +170,28 @@ def decimal(value: float, sign: str = "-") -> str:
     return f"{value:{sign}.3f}".replace("-", "\u2212")
 
 
-def excerpt(text: str | None) -> Html:
-    """A document shortened to about `EXCERPT_CHARS` characters, its begin and its end."""
+def excerpt(text: str | None, n_chars: int = EXCERPT_CHARS) -> Html:
+    """A document shortened to about `n_chars` characters, its begin and its end."""
     if text is None:
         return element("p", "no text", class_="note")
-    if len(text) <= EXCERPT_CHARS + _TAIL_CHARS:
+    if len(text) <= n_chars + _TAIL_CHARS:
         return element("pre", text, class_="document")
-    head, tail = text[: EXCERPT_CHARS - _TAIL_CHARS], text[-_TAIL_CHARS:]
-    return element("pre", head, _gap(len(text) - EXCERPT_CHARS), tail, class_="document")
+    head, tail = text[: n_chars - _TAIL_CHARS], text[-_TAIL_CHARS:]
+    return element("pre", head, _gap(len(text) - n_chars), tail, class_="document")
+
+
+def excerpt_around(text: str, start: int, stop: int, n_chars: int = EXCERPT_CHARS) -> Html:
+    """A document shortened to what stands at [start, stop), marked, and around it."""
+    shown = min(stop, start + n_chars // 2)
+    begin, end = max(0, start - n_chars // 4), min(len(text), stop + n_chars // 4)
+    parts = [
+        _gap(begin) if begin else Html(),
+        text[begin:start],
+        element("mark", text[start:shown], *([_gap(stop - shown)] if stop > shown else [])),
+        text[stop:end],
+        _gap(len(text) - end) if end < len(text) else Html(),
+    ]
+    return element("pre", *parts, class_="document")
 
 
 def side_by_side(left: str, right: str) -> tuple[Html, Html]:
@@ -199,8 +222,10 @@ def side_by_side(left: str, right: str) -> tuple[Html, Html]:
 
 
 def _first_difference(left: str, right: str) -> int:
+    """Where one text has other words; another kind of white space is no such difference."""
     length = min(len(left), len(right))
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), length)
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b and not (a.isspace() and b.isspace())), length)
 
 
 def _gap(n_chars: int) -> Html:

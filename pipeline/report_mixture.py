@@ -1,5 +1,7 @@
 """The report's sections on domains, their weights, and what the proxies say about them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
@@ -8,11 +10,18 @@ from scipy.stats import rankdata
 from ..mixing.design import caps
 from .mixture import Choice, target_tokens
 from .outcome import Outcome
-from .report_html import Html, count, decimal, element, join, paragraph, share, table
+from .report_html import Html, count, counted, decimal, element, join, paragraph, share, table
 from .report_plots import BLUE, MIXTURES, ORANGE, bars, bars_height, horizontal, plot
 
 Floats = NDArray[np.float64]
 LOSS = "nats per token"
+AMOUNTS = {
+    "n_docs": "documents to train on",
+    "n_tokens": "tokens to train on",
+    "n_validation_tokens": "validation tokens",
+}
+STORED = ("n_distinct_docs", "n_validation_docs")
+DISTINCT = {"n_distinct_docs": "different documents", "n_distinct_tokens": "different tokens"}
 
 
 def domain_section(outcome: Outcome) -> Html | None:
@@ -74,18 +83,39 @@ def _shares_plot(outcome: Outcome) -> Html:
 
 def _tokens_table(outcome: Outcome) -> Html:
     total = sum(counts["n_tokens"] for counts in outcome.tokens.values())
+    is_repeated = any(_max_repeat(counts) > 1 for counts in outcome.tokens.values())
+    amounts = (*AMOUNTS, *DISTINCT) if is_repeated else AMOUNTS
     lines: list[list[str | int]] = [
-        [domain, *_amounts(counts), share(counts["n_tokens"], total)]
+        [domain, *(counts[name] for name in amounts), share(counts["n_tokens"], total)]
         for domain, counts in outcome.tokens.items()
     ]
-    sums = [sum(_amounts(counts)[i] for counts in outcome.tokens.values()) for i in range(3)]
+    sums = [sum(counts[name] for counts in outcome.tokens.values()) for name in amounts]
     lines.append(["all", *sums, "100 %"])
-    header = ("domain", "documents to train on", "tokens to train on", "validation tokens", "share of tokens")
-    return table("lrrrr", header, lines, n_totals=1)
+    names = AMOUNTS | DISTINCT
+    header = ("domain", *(names[name] for name in amounts), "share of tokens")
+    parts = [table("l" + "r" * (len(header) - 1), header, lines, n_totals=1)]
+    if is_repeated:
+        most = max(_max_repeat(counts) for counts in outcome.tokens.values())
+        told = (
+            "Documents are repeated by their weight: an epoch of a domain reads the tokens to train on, in "
+            f"which a document comes up to {most} times. E epochs read it up to {most} E times."
+        )
+        parts.append(element("p", told, class_="note"))
+    if n_left := _n_left_out(outcome):
+        told = f"{counted(n_left, 'document')} whose weight came to 0 will not be trained on."
+        parts.append(element("p", told, class_="note"))
+    return join(parts)
 
 
-def _amounts(counts: dict[str, int]) -> tuple[int, int, int]:
-    return counts["n_docs"], counts["n_tokens"], counts["n_validation_tokens"]
+def _n_left_out(outcome: Outcome) -> int:
+    """Documents that curation kept and no token shard has."""
+    n_docs = [counts.get(name) for counts in outcome.tokens.values() for name in STORED]
+    kept = outcome.manifests[-1]["accounting"]["rows_kept"]
+    return 0 if None in n_docs else kept - sum(filter(None, n_docs))
+
+
+def _max_repeat(counts: Mapping[str, int]) -> int:
+    return counts.get("max_repeat", 1)
 
 
 def _weights_table(outcome: Outcome, budget: int) -> Html:

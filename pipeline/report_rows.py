@@ -243,6 +243,17 @@ class RunRows:
         """The domains of all documents, dropped ones too."""
         return sorted({*self.n_kept} | {domain for left in self.left for domain, _ in left.n_rows})
 
+    def seen_by_domain(self, index: int, operator: Operator) -> Counter[str]:
+        """By domain, documents that reached an operator of a stage."""
+        order = [other.name for other in self.stages[index].stage.operators]
+        above = {"read", *order[: order.index(operator.name)]}
+        seen = Counter(self.n_kept)
+        for i, left in enumerate(self.left):
+            for (domain, reason), n in left.n_rows.items():
+                if i > index or (i == index and reason.partition(".")[0] not in above):
+                    seen[domain] += n
+        return seen
+
 
 def read_run(outcome: Outcome) -> RunRows:
     """Everything that the sections on curation need, in one pass over the dropped rows."""

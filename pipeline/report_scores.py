@@ -1,7 +1,7 @@
-"""The report's section on scores: how they are spread, and where the thresholds cut."""
+"""How scores are spread, and where the thresholds cut: the histograms of the report."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..operators.base import Decides, Rule
-from ..operators.duplicates import Duplicates
-from .report_html import Html, code, count, counted, element, escape, folded, join, number, paragraph, share
+from .report_html import Html, code, counted, element, number
+from .report_lines import Line, scored_rows
 from .report_plots import DROPPED, KEPT, label, line_at, plot
-from .report_rows import RunRows, StageFiles, read_columns
+from .report_rows import StageFiles
 
 N_BINS = 48
-N_LABELS = 20
+N_LABELS, N_LONG_LABELS = 20, 8
+SHORT_LABEL, LONG_LABEL = 4, 28
+"""Characters: labels that stand side by side, and what is shown of others."""
 SKEW = 20.0
 """A largest score so many times the mean one asks for a logarithmic axis."""
 
@@ -65,10 +67,16 @@ class Spread:
         return self.is_integer and self.high - self.low < N_BINS
 
     def cuts(self, rules: Sequence[Rule]) -> Floats:
-        """Where the rules' thresholds lie on the figure's axis: what is kept is on one side."""
-        half = 0.5 if self.has_integer_bins else 0.0
-        limits = [(rule.minimum, -half) for rule in rules] + [(rule.maximum, half) for rule in rules]
-        return np.array([float(self.scale(limit)) + away for limit, away in limits if limit is not None])
+        """Where the rules' thresholds lie on the figure's axis: what is kept is on one side. Between whole
+        numbers a threshold is halfway to the first one that it drops."""
+        limits = [(rule.minimum, -0.5) for rule in rules] + [(rule.maximum, 0.5) for rule in rules]
+        return np.array(
+            [
+                float(self.scale(limit + (away if self.is_integer and limit == round(limit) else 0.0)))
+                for limit, away in limits
+                if limit is not None
+            ]
+        )
 
     def edges(self, cuts: Floats) -> Floats:
         """Bins' edges on the figure's axis, the thresholds among them."""
@@ -96,6 +104,12 @@ class Histogram:
     """By reason, rows that break the rule, whether or not another one dropped them first."""
     n_null: int = 0
     is_text: bool = False
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it measures documents: what no rule asks for and only some documents have is a note on
+        these."""
+        return bool(self.rules) or not (self.is_text or self.n_null)
 
     def measure(self, column: pa.ChunkedArray) -> None:
         """The first pass: what the column spans."""
@@ -154,69 +168,53 @@ def _finite(column: pa.ChunkedArray) -> Floats:
     return values[np.isfinite(values)]  # type: ignore[no-any-return]
 
 
-def score_section(rows: RunRows) -> Html | None:
-    """Each filter's scores over all rows that reached it, or None if nothing filters by scores."""
-    filters = [
-        (files, operator)
-        for files in rows.stages
-        for operator in files.stage.operators
-        if isinstance(operator, Decides) and not isinstance(operator, Duplicates)
-    ]
-    if not filters:
-        return None
-    lead = paragraph(
-        "A filter first writes what it measures, then compares it with its thresholds (dashed). Blue "
-        "bars count documents that obey the score's rules, red ones those that break one. Counts stand on a "
-        "logarithmic axis, so that a few outliers can be seen beside many ordinary documents."
-    )
-    return join([lead, *(_operator(files, operator) for files, operator in filters)])
+@dataclass
+class Measured:
+    """A filter's scores, and the rows nearest to its rules' lines."""
+
+    operator: Decides
+    histograms: list[Histogram]
+    lines: list[Line]
 
 
-def _operator(files: StageFiles, operator: Decides) -> Html:
-    n_seen, n_dropped = files.n_seen_by(operator), files.n_dropped_by(operator)
-    title = f"{operator.name}: {count(n_dropped)} of {counted(n_seen, 'document')} dropped"
-    if n_dropped:
-        title += f" ({share(n_dropped, n_seen)})"
-    shown = [_figure(files, operator, histogram, n_seen) for histogram in histograms(files, operator)]
-    return folded(title, element("div", *shown, class_="multiples"), is_open=True)
+def measure(files: StageFiles, filters: Sequence[Decides]) -> list[Measured]:
+    """The scores of a stage's filters, in two passes over score columns: what they span, then the counts.
 
-
-def histograms(files: StageFiles, operator: Decides) -> list[Histogram]:
-    """A filter's scores, in two passes over their columns: what they span, then the counts."""
-    names = [name for name in operator.writes if name.startswith(f"{operator.name}.")]
-    names += [rule.score for rule in operator.rules() if rule.score not in names]
-    found = [
-        Histogram(name, [rule for rule in operator.rules() if rule.score == name])
-        for name in dict.fromkeys(names)
-    ]
-    for table in _scored(files, operator, names):
-        for histogram in found:
-            histogram.measure(table[histogram.score])
-    for table in _scored(files, operator, names):
-        for histogram in found:
-            histogram.count(table[histogram.score])
+    No text is read, and memory is that of one part's columns.
+    """
+    found = [_unmeasured(operator) for operator in filters]
+    names = list(dict.fromkeys(one.score for each in found for one in each.histograms))
+    for part in scored_rows(files, names):
+        for each in found:
+            reached = part.reached(files, each.operator)
+            for histogram in each.histograms:
+                histogram.measure(reached.table[histogram.score])
+    for part in scored_rows(files, [*names, "id"]):
+        for each in found:
+            reached = part.reached(files, each.operator)
+            for histogram in each.histograms:
+                histogram.count(reached.table[histogram.score])
+            for line in each.lines:
+                line.add(reached)
     return found
 
 
-def _scored(files: StageFiles, operator: Decides, names: Sequence[str]) -> Iterator[pa.Table]:
-    """Score columns of the rows that reached the operator, part by part: kept ones, and those that it or a
-    later operator of its stage dropped."""
-    order = [other.name for other in files.stage.operators]
-    droppers = pa.array(order[order.index(operator.name) :])
-    for path in files.kept:
-        yield read_columns(path, names)
-    for path in files.dropped:
-        table = read_columns(path, [*names, "dropped_by"])
-        yield table.filter(pc.is_in(table["dropped_by"].cast(pa.string()), droppers)).select(names)
+def _unmeasured(operator: Decides) -> Measured:
+    rules = operator.rules()
+    names = [name for name in operator.writes if name.startswith(f"{operator.name}.")]
+    names += [rule.score for rule in rules if rule.score not in names]
+    histograms = [
+        Histogram(name, [rule for rule in rules if rule.score == name]) for name in dict.fromkeys(names)
+    ]
+    return Measured(operator, histograms, [Line(rule, f"{operator.name}.{rule.reason}") for rule in rules])
 
 
-def _figure(files: StageFiles, operator: Decides, histogram: Histogram, n_seen: int) -> Html:
+def score_figure(operator: Decides, histogram: Histogram) -> Html:
+    """A score's histogram and its rules' thresholds."""
     short = histogram.score.removeprefix(f"{operator.name}.")
-    notes = [_rule_note(files, operator, rule, histogram, n_seen) for rule in histogram.rules]
-    if not histogram.rules:
-        notes = [element("p", "no rule", class_="note")]
+    notes = [_rule_note(rule) for rule in histogram.rules] or [element("p", "no rule", class_="note")]
     if histogram.n_null:
-        unmeasured = f"{counted(histogram.n_null, 'document')} could not be measured and stayed"
+        unmeasured = f"{counted(histogram.n_null, 'document')} had no value and stayed"
         notes.append(element("p", unmeasured, class_="note"))
     if histogram.is_text:
         figure = _labels_plot(histogram)
@@ -227,13 +225,9 @@ def _figure(files: StageFiles, operator: Decides, histogram: Histogram, n_seen: 
     return element("div", element("h4", code(short)), figure, *notes)
 
 
-def _rule_note(files: StageFiles, operator: Decides, rule: Rule, histogram: Histogram, n_seen: int) -> Html:
-    n_dropped = files.accounting.dropped.get(f"{operator.name}.{rule.reason}", 0)
-    kept_with = escape(str(rule).removeprefix(f"{rule.score} "))
-    also = histogram.n_broken[rule.reason] - n_dropped
-    others = f", {count(also)} more break it but left for an earlier rule" if also > 0 else ""
-    told = f": {count(n_dropped)} dropped ({share(n_dropped, n_seen)}){others}"
-    return element("p", code(rule.reason), " keeps ", code(kept_with), told, class_="note")
+def _rule_note(rule: Rule) -> Html:
+    kept_with = str(rule).removeprefix(f"{rule.score} ")
+    return element("p", code(rule.reason), " keeps ", code(kept_with), class_="note")
 
 
 def _numbers_plot(histogram: Histogram, short: str) -> Html:
@@ -262,6 +256,8 @@ def _numbers_plot(histogram: Histogram, short: str) -> Html:
     margin = 0.02 * (edges[-1] - edges[0])
     span = [min([edges[0], *at]) - margin, max([edges[-1], *at]) + margin]
     ticks = _ticks(span) if spread.is_skewed else {}
+    if spread.has_integer_bins:
+        ticks = {"tick0": 0, "dtick": max(1, round((spread.high - spread.low) / 6))}
     title = short.replace("_", " ") + (" (log scale)" if spread.is_skewed else "")
     axis = {"title": {"text": label(title)}, "range": span, "nticks": 6, **ticks}
     return _small_plot(
@@ -285,30 +281,45 @@ def _ticks(span: Sequence[float]) -> dict[str, Any]:
 
 
 def _labels_plot(histogram: Histogram) -> Html:
-    ranked = sorted(histogram.n_rows.items(), key=lambda pair: (-pair[1], pair[0]))[:N_LABELS]
-    names = [label(name) for name, _ in ranked]
-    colors = [DROPPED if histogram.n_breaking[name] else KEPT for name, _ in ranked]
+    """Bars for the most frequent labels: upright ones where labels are short, else lying ones."""
+    is_short = max(map(len, histogram.n_rows)) <= SHORT_LABEL
+    ranked = sorted(histogram.n_rows.items(), key=lambda pair: (-pair[1], pair[0]))
+    ranked = ranked[: N_LABELS if is_short else N_LONG_LABELS]
+    names = [label(name if len(name) <= LONG_LABEL else f"{name[:LONG_LABEL]}\u2026") for name, _ in ranked]
+    counts = [n for _, n in ranked]
     trace = go.Bar(
-        x=names,
-        y=[n for _, n in ranked],
-        marker_color=colors,
-        hovertemplate="%{x}: %{y:,} documents<extra></extra>",
+        x=names if is_short else counts,
+        y=counts if is_short else names,
+        orientation="v" if is_short else "h",
+        customdata=counts,
+        marker_color=[DROPPED if histogram.n_breaking[name] else KEPT for name, _ in ranked],
+        hovertemplate=f"%{{{'x' if is_short else 'y'}}}: %{{customdata:,}} documents<extra></extra>",
     )
-    title = "label" if len(histogram.n_rows) <= N_LABELS else f"the {N_LABELS} most frequent labels"
-    axis = {"title": {"text": title}, "type": "category", "tickangle": 0, "tickfont": {"size": 10}}
-    return _small_plot([trace], axis, max(histogram.n_rows.values()), [], histogram.score)
+    is_all = len(histogram.n_rows) == len(ranked)
+    title = "label" if is_all else f"the {len(ranked)} most frequent labels"
+    axis: dict[str, Any] = {"title": {"text": title}, "type": "category", "tickfont": {"size": 10}}
+    axis |= {"tickangle": 0} if is_short else {"autorange": "reversed", "showgrid": False}
+    return _small_plot([trace], axis, max(counts), [], histogram.score, is_upright=is_short)
 
 
 def _small_plot(
-    traces: Sequence[Any], x_axis: dict[str, Any], largest: int, shapes: Sequence[Any], name: str
+    traces: Sequence[Any],
+    axis: dict[str, Any],
+    largest: int,
+    shapes: Sequence[Any],
+    name: str,
+    is_upright: bool = True,
 ) -> Html:
+    """A small figure of documents, on a logarithmic axis, over the scores or labels of the other axis."""
     top = float(np.log10(max(largest, 1))) + 0.15
-    y_axis = {
+    n_docs = {
         "type": "log",
         "range": [-0.3, top],
         "title": {"text": "documents"},
         "dtick": 1,
         "tickformat": ",d",
     }
-    layout = {"barmode": "overlay", "bargap": 0, "showlegend": False, "shapes": list(shapes)}
-    return plot(traces, "", 210, xaxis=x_axis, yaxis=y_axis, name=f"Histogram of {name}", **layout)
+    axes = {"xaxis": axis, "yaxis": n_docs} if is_upright else {"xaxis": n_docs, "yaxis": axis}
+    layout = {"barmode": "overlay", "showlegend": False, "shapes": list(shapes)}
+    bargap = 0 if is_upright else 0.2
+    return plot(traces, "", 210, bargap=bargap, name=f"Histogram of {name}", **axes, **layout)

@@ -102,6 +102,10 @@ def token_counts(tokens: Path, domains: list[str]) -> dict[str, dict[str, int]]:
             "n_docs": train[domain].n_docs,
             "n_tokens": train[domain].n_tokens,
             "n_validation_tokens": validation[domain].n_tokens,
+            "n_validation_docs": validation[domain].n_docs,
+            "n_distinct_docs": train[domain].n_distinct_docs,
+            "n_distinct_tokens": train[domain].n_distinct_tokens,
+            "max_repeat": train[domain].max_repeat,
         }
         for domain in domains
     }

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import reduce
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ..operators.base import ROW, Filter, Fit, FitFilter, FitMap, Map, Operator, set_columns
 from .listing import Shard
+from .partials import write_partial
 from .reading import DOCUMENT_COLUMNS, BrokenShardError, Reader, Reading
 from .run_directory import written_whole
 
@@ -178,7 +179,10 @@ def run_shard(task: ShardTask) -> ShardResult:
     if task.fit is not None:
         with clock(f"{task.fit.name}.observe"):
             partial = task.fit.observe(number_rows(table, task.index))
-            write_arrow(task.partial, partial)
+            if task.fit.exchange_key is None:
+                write_arrow(task.partial, partial)
+            else:
+                write_partial(task.partial, partial, task.fit.exchange_key)
     with clock("write"):
         kept = without_row(table)
         accounting.rows_kept, accounting.bytes_kept = kept.num_rows, n_text_bytes(kept)
@@ -307,14 +311,14 @@ def write_part(path: Path, table: pa.Table, accounting: Accounting) -> None:
         )
 
 
-def read_part(path: Path) -> pa.Table:
-    """The rows of a part, each page held to its checksum.
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part, or some of its columns, each page held to its checksum.
 
     Raises:
         AccountingError: the part is not what was written.
     """
     try:
-        table = pq.read_table(path, memory_map=True, page_checksum_verification=True)
+        table = pq.read_table(path, columns=columns, memory_map=True, page_checksum_verification=True)
         accounting, _ = read_accounting(path)
     except (OSError, pa.ArrowException) as error:
         raise _changed(path, error) from error

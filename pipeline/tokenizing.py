@@ -1,5 +1,6 @@
 """Curated parts -> token shards: one folder a domain, a training and a validation split."""
 
+import difflib
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -11,9 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..operators.tokenize import VALIDATION, Tokenize, load_tokenizer, token_dtype
+from ..operators.tokenize import REPEAT, VALIDATION, Tokenize, load_tokenizer, token_dtype
 from ..streaming import TokenStore
-from ..streaming.shards import Manifest, ShardEntry, domain_folder, write_manifest, write_token_shard
+from ..streaming.shards import (
+    Manifest,
+    ShardEntry,
+    domain_folder,
+    shard_name,
+    write_manifest,
+    write_token_shard,
+)
 from .curation import Curation
 from .errors import InputError, UserError
 from .plan import LAYOUT_VERSION, describe, digest
@@ -30,8 +38,15 @@ from .shard_work import (
 
 HASH_FILE = "stage.json"
 RECORD = pa.schema(
-    [("domain", pa.string()), ("split", pa.string()), ("n_docs", pa.int64()), ("n_tokens", pa.int64())]
+    [
+        ("domain", pa.string()),
+        ("split", pa.string()),
+        ("repeat", pa.int64()),
+        ("n_docs", pa.int64()),
+        ("n_tokens", pa.int64()),
+    ]
 )
+NOT_REPEATED = "tokenize.repeat_0"
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class TokenTask:
 
     @property
     def record(self) -> Path:
-        """Documents and tokens by domain and split. That this file exists means that the shard is done."""
+        """Documents and tokens by domain, split and repeat. That it exists means that the shard is done."""
         return self.records / part_name(self.index)
 
 
@@ -65,22 +80,35 @@ def tokenize_shard(task: TokenTask) -> TokenResult:
     Raises:
         EnvironmentFailure: the disk is full or cannot be written.
     """
-    table = read_part(task.upstream).select(["id", "text", "domain"])
+    table = read_part(task.upstream)
+    wanted = ("id", "text", "domain", task.operator.repeat)
+    table = table.select([name for name in dict.fromkeys(wanted) if name in table.column_names])
     n_bytes = pc.sum(pc.binary_length(table["text"])).as_py() or 0
     state = read_arrow(task.state)
     tokenizer, _ = load_tokenizer(state["tokenizer"][0].as_py())
     dtype = token_dtype(tokenizer.get_vocab_size())
-    cut = task.operator.apply(table, state)
+    try:
+        cut = task.operator.apply(table, state)
+    except ValueError as error:
+        raise InputError(f"tokenize: {error}") from error
     rows = []
-    for (domain, split), group in _groups(cut):
+    for (domain, split, repeat), group in _groups(cut):
         tokens = group["tokens"].combine_chunks()
         offsets = tokens.offsets.to_numpy().astype(np.int64)
-        path = _folder(task.tokens, domain) / f"{split}-{task.index:05d}.arrow"
+        path = _folder(task.tokens, domain) / shard_name(split, task.index, repeat)
         with explained(path.parent):
             write_token_shard(path, tokens.values.to_numpy(), offsets, group["doc"].to_numpy(), dtype)
-        rows.append((domain, split, len(group), int(offsets[-1])))
-    n_docs = sum(n for _, _, n, _ in rows)
-    accounting = Accounting(rows_in=len(table), rows_kept=n_docs, bytes_in=n_bytes, bytes_kept=n_bytes)
+        rows.append((domain, split, repeat, len(group), int(offsets[-1])))
+    is_left = pc.equal(cut["repeat"], 0)
+    n_left = pc.sum(is_left).as_py() or 0
+    n_bytes_left = pc.sum(pc.binary_length(table["text"].filter(is_left))).as_py() or 0
+    accounting = Accounting(
+        rows_in=len(table),
+        rows_kept=sum(n for *_, n, _ in rows),
+        bytes_in=n_bytes,
+        bytes_kept=n_bytes - n_bytes_left,
+        dropped={NOT_REPEATED: n_left} if n_left else {},
+    )
     accounting.check(str(task.record))
     columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(RECORD)
     write_part(task.record, pa.table(columns, schema=RECORD), accounting)
@@ -94,13 +122,18 @@ def _folder(tokens: Path, domain: str) -> Path:
         raise InputError(f"{error}; shorten it where the input's domain comes from") from None
 
 
-def _groups(table: pa.Table) -> list[tuple[tuple[str, str], pa.Table]]:
-    """The rows of each (domain, split), in their order."""
-    keys = sorted(set(zip(table["domain"].to_pylist(), table["split"].to_pylist(), strict=True)))
-    return [
-        (key, table.filter(pc.and_(pc.equal(table["domain"], key[0]), pc.equal(table["split"], key[1]))))
-        for key in keys
-    ]
+def _groups(table: pa.Table) -> list[tuple[tuple[str, str, int], pa.Table]]:
+    """The rows of each (domain, split, repeat), in their order; those of repeat 0 are in none."""
+    columns = ("domain", "split", "repeat")
+    keys = sorted(set(zip(*(table[name].to_pylist() for name in columns), strict=True)))
+    found = []
+    for key in keys:
+        domain, split, repeat = (
+            pc.equal(table[name], value) for name, value in zip(columns, key, strict=True)
+        )
+        if key[2]:
+            found.append((key, table.filter(pc.and_(pc.and_(domain, split), repeat))))
+    return found
 
 
 def tokenize_corpus(curation: Curation, operator: Tokenize) -> tuple[Path, list[str], str]:
@@ -122,6 +155,7 @@ def tokenize_corpus(curation: Curation, operator: Tokenize) -> tuple[Path, list[
         for upstream in curation.tasks(last)
         if upstream.part.exists()
     ]
+    _check_repeat(operator, tasks)
     missing = [task for task in tasks if not task.record.exists()]
     title = f"{last.index + 1:02d} tokenize"
     with curation.progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
@@ -130,6 +164,17 @@ def tokenize_corpus(curation: Curation, operator: Tokenize) -> tuple[Path, list[
         )
     domains = _finish(tasks, tokens, curation.state(last))
     return tokens, domains, stage_hash
+
+
+def _check_repeat(operator: Tokenize, tasks: Sequence[TokenTask]) -> None:
+    """Refuse a weight that was asked for by name and that no document has."""
+    if operator.repeat in (None, REPEAT) or not tasks:
+        return
+    there = pq.read_schema(tasks[0].upstream).names
+    if operator.repeat not in there:
+        near = difflib.get_close_matches(str(operator.repeat), there, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there)}"
+        raise InputError(f"tokenize.repeat: the documents have no column {operator.repeat!r}; {hint}")
 
 
 def claim(folder: Path, content_hash: str, *also: Path) -> None:
@@ -154,9 +199,11 @@ def _finish(tasks: Sequence[TokenTask], tokens: Path, state: Path) -> list[str]:
     for task in tasks:
         accounting, _ = read_accounting(task.record)
         n_docs = pc.sum(pq.read_table(task.record)["n_docs"]).as_py() or 0
-        if accounting.rows_in != n_docs:
+        n_left = sum(accounting.dropped.values())
+        if accounting.rows_in != n_docs + n_left:
             raise AccountingError(
-                f"{task.record}: {accounting.rows_in} documents in, {n_docs} in token shards"
+                f"{task.record}: {accounting.rows_in} documents in, {n_docs} in token shards, {n_left} to be "
+                "read no times"
             )
     domains = sorted(set(record["domain"].to_pylist()))
     text = read_arrow(state)["tokenizer"][0].as_py()

@@ -130,7 +130,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     stores = stores_below(arguments.folder)
     if problems := problems_of(stores):
         raise InputError("\n".join(problems))
-    n_shards = sum(store.n_shards for store in stores)
+    n_shards = sum(store.n_files for store in stores)
     console().print(f"{arguments.folder}: {n_shards:,} shards match their checksums")
 
 
@@ -155,7 +155,8 @@ def stores_below(folder: Path) -> list[TokenStore]:
 
 def inspect_table(stores: list[TokenStore]) -> Table:
     """Shards, documents and tokens of each store, and the lengths of its documents."""
-    columns = ("domain", "split", "shards", "documents", "tokens", "median", "longest", "dtype", "vocabulary")
+    counts = ("shards", "documents", "tokens", "of an epoch")
+    columns = ("domain", "split", *counts, "median", "longest", "dtype", "vocabulary")
     table = Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0))
     for store in stores:
         lengths = store.lengths[store.lengths > 0]
@@ -163,8 +164,9 @@ def inspect_table(stores: list[TokenStore]) -> Table:
         table.add_row(
             store.domain,
             store.split,
-            f"{store.n_shards:,}",
-            f"{store.n_docs:,}",
+            f"{store.n_files:,}",
+            f"{store.n_distinct_docs:,}",
+            f"{store.n_distinct_tokens:,}",
             f"{store.n_tokens:,}",
             f"{lengths[lengths.size // 2]:,}",
             f"{lengths[-1]:,}",
@@ -178,7 +180,7 @@ def problems_of(stores: list[TokenStore]) -> list[str]:
     """What `verify` finds in each shard, all of them."""
     problems = []
     for store in stores:
-        for index in range(store.n_shards):
+        for index in range(store.n_files):
             try:
                 store.verify_shard(index)
             except ValueError as error:

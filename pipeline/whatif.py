@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
-from ..operators.base import Decides, Operator, Rule
+from ..operators.base import Decides, Filter, Operator, Rule
 from .curation import MANIFEST
 from .errors import InputError, UsageError
 from .plan import Stage, group_stages
@@ -45,6 +45,7 @@ class WhatIf:
     unknown: rows that an operator above dropped, by that operator: this filter never saw them.
     dropped_later: of the rows that would leave now, those that an operator of the same stage dropped anyway.
     not_asked: the filters below, which have not seen the rows that would come back.
+    rewrites_text: the filter writes text, too: of rows that would come back only another run writes it.
     """
 
     operator: str
@@ -58,24 +59,36 @@ class WhatIf:
     unknown: Counter[str] = field(default_factory=Counter)
     dropped_later: Counter[str] = field(default_factory=Counter)
     not_asked: tuple[str, ...] = ()
+    rewrites_text: bool = False
 
 
 @dataclass(frozen=True)
 class _Target:
-    """The filter in its stage."""
+    """The filter in its stage.
+
+    again: the columns from which `changed` scores anew, none of them text; None: the stored scores hold.
+    """
 
     folder: Path
     filter: Decides
     changed: Decides
     above: frozenset[str]
     below: tuple[str, ...]
+    again: tuple[str, ...] | None
+
+    @property
+    def scores(self) -> list[str]:
+        """The stored scores that decide."""
+        rules = (*self.filter.rules(), *(self.changed.rules() if self.again is None else ()))
+        return sorted({rule.score for rule in rules} or set(self.filter.writes) - {"text"})
 
 
 def what_if(run_dir: Path, assignments: Sequence[str], n_examples: int = 3) -> WhatIf:
     """Decide again with other thresholds. Texts are read for the examples alone.
 
     Args:
-        assignments: ``[STAGE.]OPERATOR.THRESHOLD=VALUE``, all of one operator.
+        assignments: ``[STAGE.]OPERATOR.THRESHOLD=VALUE``, all of one operator. A filter that reads no text,
+            such as `where`, takes any of its parameters: its scores are made anew from stored columns.
     Raises:
         UsageError: an assignment names no threshold of a filter of this run, or its value cannot be.
         InputError: the run directory is none, its stage is not complete, or it was made by another version.
@@ -88,24 +101,56 @@ def what_if(run_dir: Path, assignments: Sequence[str], n_examples: int = 3) -> W
         {name: before[name] for name in moved},
         {name: after[name] for name in moved},
         not_asked=target.below,
+        rewrites_text=target.changed.rewrites_text,
     )
-    for part in sorted(target.folder.glob("part-*.parquet")):
+    parts = sorted(target.folder.glob("part-*.parquet"))
+    _check_columns(target, parts)
+    for part in parts:
         for path in (part, target.folder / "dropped" / part.name):
             _decide(path, target, outcome, n_examples)
     return outcome
 
 
-def thresholds(operator: type[Operator]) -> frozenset[str]:
-    """The parameters that an operator's rules read and nothing else does: moving one changes no score."""
-    read = {}
-    for kind in reversed(operator.__mro__):
+def _check_columns(target: _Target, parts: Sequence[Path]) -> None:
+    """Refuse what the changed filter reads and no part has."""
+    there = {name for part in parts for name in pq.read_schema(part).names}
+    for column in target.again or ():
+        if column not in there:
+            raise UsageError(
+                f"{target.filter.name}: the stage has no column {column!r}; {_near(column, sorted(there))}"
+            )
+
+
+class _Recorder:
+    """Stands for an operator and notes what is asked of it."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator, self.asked = operator, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.add(name)
+        return getattr(self._operator, name)
+
+
+def thresholds(operator: Decides) -> frozenset[str]:
+    """The parameters that an operator's rules ask for and nothing else does: moving one changes no score.
+
+    What rules ask for is seen as they are made; what else the operator's code asks for is read from it, and
+    code that asks for names that it makes up is taken to ask for every parameter.
+    """
+    recorder = _Recorder(operator)
+    type(operator).rules(recorder)  # type: ignore[arg-type]
+    elsewhere: dict[str, frozenset[str]] = {}
+    for kind in reversed(type(operator).__mro__):
         if issubclass(kind, Decides) and kind is not Decides:
             for name, value in vars(kind).items():
                 function = value.fget if isinstance(value, property) else value
-                if isinstance(function, FunctionType):
-                    read[name] = _names(function.__code__)
-    elsewhere = frozenset().union(*(names for function, names in read.items() if function != "rules"))
-    return (read.get("rules", frozenset()) & operator.model_fields.keys()) - elsewhere
+                if isinstance(function, FunctionType) and name not in ("rules", "identity"):
+                    elsewhere[name] = _names(function.__code__)
+    asked_elsewhere = frozenset().union(*elsewhere.values())
+    if "getattr" in asked_elsewhere:
+        return frozenset()
+    return (frozenset(recorder.asked) & type(operator).model_fields.keys()) - asked_elsewhere
 
 
 def _names(code: CodeType) -> frozenset[str]:
@@ -120,7 +165,7 @@ def _target(run_dir: Path, assignments: Sequence[str]) -> _Target:
         raise InputError(f"{run_dir} holds no plan.json: it is no run directory of cuvee")
     resolved = read_json(plan)
     try:
-        operators = [parse_operator(entry) for entry in resolved["recipe"]["curate"]]
+        operators = [parse_operator(entry, None) for entry in resolved["recipe"]["curate"]]
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{plan}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -144,7 +189,27 @@ def _target(run_dir: Path, assignments: Sequence[str]) -> _Target:
     below = [other.name for other in (*stage.operators[position + 1 :], *later) if isinstance(other, Decides)]
     above = frozenset(other.name for other in stage.operators[:position]) | {"read"}
     assert isinstance(operator, Decides)
-    return _Target(folder, operator, _changed(operator, values), above, tuple(below))
+    changed = _changed(operator, values)
+    again = None if values.keys() <= thresholds(operator) else stored_columns(stage, changed)
+    limits = [[_limits(rule) for rule in one.rules()] for one in (operator, changed)]
+    if again is None and operator != changed and limits[0] == limits[1]:
+        raise UsageError(f"{', '.join(values)} of {operator.name!r} names a reason and decides nothing")
+    return _Target(folder, operator, changed, above, tuple(below), again)
+
+
+def _limits(rule: Rule) -> tuple[Any, ...]:
+    return rule.score, rule.minimum, rule.maximum, rule.allowed
+
+
+def stored_columns(stage: Stage, operator: Operator) -> tuple[str, ...] | None:
+    """What a filter of a stage reads, if that is stored as the filter saw it and holds no text; else None."""
+    names = [other.name for other in stage.operators]
+    at = names.index(operator.name)
+    rewritten = {column for other in stage.operators[at:] for column in other.writes}
+    reads = operator.columns_read(operator.model_dump(mode="json"))
+    if not isinstance(operator, Filter) or "text" in reads or rewritten & set(reads):
+        return None
+    return reads
 
 
 def _assignment(
@@ -165,15 +230,29 @@ def _assignment(
         raise UsageError(f"{text}: {name!r} stands in the stage {folder!r}; name that, or leave it out")
     if not isinstance(operator, Decides):
         raise UsageError(f"{text}: {name!r} drops nothing; there is no threshold to move")
-    movable = thresholds(type(operator))
+    movable = thresholds(operator)
+    if stored_columns(stage, operator) is not None:
+        movable = frozenset(type(operator).model_fields)
     if parameter not in type(operator).model_fields:
         raise UsageError(f"{text}: {name!r} has no parameter {parameter!r}; {_near(parameter, movable)}")
     if parameter not in movable:
+        changes = (
+            "the text that the filter writes, or its scores"
+            if operator.rewrites_text
+            else "the scores themselves"
+        )
         raise UsageError(
-            f"{text}: {parameter!r} changes the scores themselves, which only another run can do; "
+            f"{text}: {parameter!r} changes {changes}, which only another run can do; "
             f"thresholds of {name!r}: {', '.join(sorted(movable)) or 'none'}"
         )
-    return name, parameter, yaml.safe_load(value)
+    return name, parameter, _value(text, value)
+
+
+def _value(text: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"{text}: {value!r} is no YAML value; put it into quotation marks") from None
 
 
 def _near(name: str, known: Sequence[str] | Mapping[str, Any] | frozenset[str]) -> str:
@@ -183,7 +262,7 @@ def _near(name: str, known: Sequence[str] | Mapping[str, Any] | frozenset[str]) 
 
 def _changed(operator: Decides, values: Mapping[str, Any]) -> Decides:
     try:
-        changed = parse_operator({operator.name: operator.model_dump(mode="json") | dict(values)})
+        changed = parse_operator({operator.name: operator.model_dump(mode="json") | dict(values)}, None)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -194,19 +273,19 @@ def _changed(operator: Decides, values: Mapping[str, Any]) -> Decides:
 
 def _decide(path: Path, target: _Target, outcome: WhatIf, n_examples: int) -> None:
     """Add one file's rows to the outcome."""
-    scores = list(target.filter.writes)
     names = pq.read_schema(path).names
-    table = pq.read_table(path, columns=[name for name in ("dropped_by", *scores) if name in names])
-    rows = np.arange(len(table))
+    wanted = dict.fromkeys(["dropped_by", *target.scores, *(target.again or ())])
+    table = pq.read_table(path, columns=[name for name in wanted if name in names])
     by = table["dropped_by"].to_pylist() if "dropped_by" in names else [None] * len(table)
     seen = np.array([name not in target.above for name in by], dtype=bool)
     outcome.unknown.update(name for name in by if name in target.above)
     if not seen.any():
         return
-    rows, table = rows[seen], table.filter(pa.array(seen)).combine_chunks()
+    rows, table = np.flatnonzero(seen), table.filter(pa.array(seen)).combine_chunks()
     by = [by[row] for row in rows]
-    columns = {name: table[name].combine_chunks() for name in scores}
-    before, after = _decisions(target.filter, columns), _decisions(target.changed, columns)
+    stored = {name: table[name].combine_chunks() for name in target.scores}
+    scores = stored if target.again is None else _scored_anew(target, table)
+    before, after = _decisions(target.filter, stored), _decisions(target.changed, scores)
     if any((was != KEPT) != (name == target.filter.name) for was, name in zip(before, by, strict=True)):
         raise InputError(
             f"{path}: its scores don't give its decisions; another version made it: run it again"
@@ -224,7 +303,17 @@ def _decide(path: Path, target: _Target, outcome: WhatIf, n_examples: int) -> No
         outcome.changes[change] += len(where)
         shown = outcome.examples.setdefault(change, [])
         chosen = where[: n_examples - len(shown)]
+        columns = stored if change[1] == KEPT else scores
         shown += _examples(path, rows, chosen, columns, _deciding_rule(target, change))
+
+
+def _scored_anew(target: _Target, table: pa.Table) -> Mapping[str, pa.Array]:
+    """The scores of the changed filter, from stored columns."""
+    assert isinstance(target.changed, Filter)
+    try:
+        return target.changed.scores(table)
+    except ValueError as error:
+        raise UsageError(f"{target.changed.name}: {error}") from None
 
 
 def _decisions(operator: Decides, scores: Mapping[str, pa.Array]) -> list[str]:

@@ -1,5 +1,7 @@
 """The outcome of `what_if` for a person at a terminal."""
 
+import json
+
 from rich.console import Console
 from rich.table import Table
 
@@ -10,7 +12,10 @@ def print_what_if(outcome: WhatIf, out: Console) -> None:
     """What changes, some examples, and what cannot be known."""
     for name, before in outcome.before.items():
         out.print(
-            f"{outcome.operator}.{name}: {before} -> {outcome.after[name]}", style="bold", highlight=False
+            f"{outcome.operator}.{name}: {_yaml(before)} -> {_yaml(outcome.after[name])}",
+            style="bold",
+            highlight=False,
+            markup=False,
         )
     n_changed = sum(outcome.changes.values())
     out.print(
@@ -33,6 +38,11 @@ def print_what_if(outcome: WhatIf, out: Console) -> None:
     _print_unknown(outcome, out)
 
 
+def _yaml(value: object) -> str:
+    """A parameter as a recipe has it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _print_unknown(outcome: WhatIf, out: Console) -> None:
     """The limits of the answer."""
     n_back = sum(n for (_, after), n in outcome.changes.items() if after == KEPT)
@@ -45,6 +55,11 @@ def _print_unknown(outcome: WhatIf, out: Console) -> None:
         lines.append(f"would leave here, but left the same stage anyway: {listed}")
     if n_back and outcome.not_asked:
         lines.append(f"{n_back:,} rows would come back; not asked about them: {', '.join(outcome.not_asked)}")
+    if outcome.rewrites_text and n_back:
+        lines.append(
+            f"{outcome.operator} rewrites text, too: the rows that would come back are stored as they came, "
+            "and only another run writes what would be left of them"
+        )
     if outcome.changes and outcome.not_asked:
         lines.append("fits below (deduplication, thresholds) may decide otherwise about other rows, too")
     if lines:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..kernels.permutation import mix64
 from .documents import Documents
-from .shards import MANIFEST, TokenDtype, TokenStore, splits_of, write_manifest, write_token_shard
+from .shards import MANIFEST, TokenDtype, TokenStore, shard_name, splits_of, write_manifest, write_token_shard
 
 N_TOKENS_OF_SHARD = 1 << 27
 TRAIN, VALIDATION = "train", "validation"
@@ -96,9 +96,9 @@ def merge_shards(sources: Sequence[str | Path], folder: str | Path, *, domain: s
     folder.mkdir(parents=True, exist_ok=True)
     counts: dict[str, int] = {}
     for store in stores:
-        for path in store.shard_paths:
+        for path, repeat in store.files:
             number = counts.get(store.split, 0)
-            _link(path, folder / f"{store.split}-{number:05d}.arrow")
+            _link(path, folder / shard_name(store.split, number, repeat))
             counts[store.split] = number + 1
     write_manifest(
         folder,
@@ -107,7 +107,10 @@ def merge_shards(sources: Sequence[str | Path], folder: str | Path, *, domain: s
         tokenizer_hash=first.tokenizer_hash,
         eos_id=first.eos_id,
     )
-    return Built(sum(store.n_docs for store in stores), sum(store.n_tokens for store in stores), 0)
+    n_docs, n_tokens = (
+        sum(getattr(store, f"n_distinct_{what}") for store in stores) for what in ("docs", "tokens")
+    )
+    return Built(n_docs, n_tokens, 0)
 
 
 class _Writer:
@@ -133,7 +136,7 @@ class _Writer:
             return
         values, lengths, keys = (np.concatenate(column) for column in zip(*self._parts, strict=True))
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        path = self._folder / f"{self._split}-{self._number:05d}.arrow"
+        path = self._folder / shard_name(self._split, self._number)
         write_token_shard(path, values, offsets, keys, self._dtype)
         self._parts, self._size, self._number = [], 0, self._number + 1
 

@@ -1,6 +1,7 @@
 """Token shards: the one file that knows how tokens lie on disk.
 
     tokens/<domain>/train-00000.arrow        Arrow IPC file, one record batch, memory-mapped, never copied
+    tokens/<domain>/train-00000-x3.arrow     the same; an epoch reads its documents three times
     tokens/<domain>/validation-00000.arrow
     tokens/<domain>/manifest.json            compiled from the shards' own footers
 
@@ -24,15 +25,16 @@ from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-\d{5,}\.arrow")
+SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-\d{5,}(?:-x(?P<repeat>[1-9]\d*))?\.arrow")
 TokenDtype = Literal["uint16", "uint32"]
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class ShardEntry(TypedDict):
-    """A shard's line in the manifest."""
+    """A shard's line in the manifest; documents, tokens and bytes as they lie in the file, once."""
 
     file: str
+    repeat: int
     n_docs: int
     n_tokens: int
     n_bytes: int
@@ -74,6 +76,15 @@ def domain_folder(root: str | Path, domain: str) -> Path:
     return Path(root) / name
 
 
+def shard_name(split: str, index: int, repeat: int = 1) -> str:
+    """The file of a split's shard whose documents come `repeat` times in an epoch.
+
+    >>> shard_name("train", 7), shard_name("train", 7, repeat=3)
+    ('train-00007.arrow', 'train-00007-x3.arrow')
+    """
+    return f"{split}-{index:05d}{'' if repeat == 1 else f'-x{repeat}'}.arrow"
+
+
 def write_token_shard(
     path: str | Path,
     values: NDArray[np.integer[Any]],
@@ -87,7 +98,7 @@ def write_token_shard(
     threads and processes may write different shards of one folder.
 
     Args:
-        path: `<folder>/<split>-<number, five digits or more>.arrow`. The folder is made if need be.
+        path: as `shard_name` makes it. The folder is made if need be.
         values: integers, (n_tokens,), the documents' tokens one after another.
         offsets: int64, (n_docs + 1,), document d is values[offsets[d]:offsets[d + 1]]; it may be empty.
         doc_ids: uint64, (n_docs,), a hash of each document's id.
@@ -142,6 +153,7 @@ def write_manifest(
             dtypes.add(str(shard.tokens.dtype))
             entry = ShardEntry(
                 file=path.name,
+                repeat=int(match["repeat"] or 1),
                 n_docs=shard.doc_ids.size,
                 n_tokens=shard.tokens.size,
                 n_bytes=path.stat().st_size,
@@ -202,6 +214,10 @@ def open_shard(path: str | Path) -> Shard:
 class TokenStore:
     """One split of one domain's token shards, memory-mapped: opening is O(shards) and reads no tokens.
 
+    The store is what an epoch reads: a shard of repeat r stands in it r times, as the same mapped bytes, so
+    `pieces`, `n_docs`, `n_tokens` and all that is made of them count its documents r times. All shards come
+    once before any comes again, so copies of a document lie as far apart as can be.
+
     Args:
         folder: holds manifest.json and the shards that it names.
         split: `train`, `validation`, ...
@@ -214,15 +230,26 @@ class TokenStore:
     def __init__(self, folder: str | Path, split: str = "train") -> None:
         self.folder, self.split = Path(folder), split
         manifest = _read_manifest(self.folder)
-        self._entries = manifest["splits"].get(split, [])
-        if not self._entries:
+        files = manifest["splits"].get(split, [])
+        if not files:
             raise ValueError(
                 f"{self.folder}: no split {split!r}; its splits are {sorted(manifest['splits'])}"
             )
         self.domain, self.dtype = manifest["domain"], np.dtype(manifest["dtype"])
         self.vocab_size, self.eos_id = manifest["vocab_size"], manifest["eos_id"]
         self.tokenizer_hash = manifest["tokenizer_hash"]
-        self._shards = [self._open(entry) for entry in self._entries]
+        opened = {entry["file"]: self._open(entry) for entry in files}
+        self.files = tuple((self.folder / entry["file"], entry.get("repeat", 1)) for entry in files)
+        self.n_distinct_docs = sum(entry["n_docs"] for entry in files)
+        self.n_distinct_tokens = sum(entry["n_tokens"] for entry in files)
+        self.max_repeat = max(repeat for _, repeat in self.files)
+        self._entries = [
+            entry
+            for times in range(1, self.max_repeat + 1)
+            for entry in files
+            if entry.get("repeat", 1) >= times
+        ]
+        self._shards = [opened[entry["file"]] for entry in self._entries]
         self.n_docs = sum(entry["n_docs"] for entry in self._entries)
         self.n_tokens = sum(entry["n_tokens"] for entry in self._entries)
         if self.n_tokens == 0:
@@ -231,8 +258,14 @@ class TokenStore:
             )
 
     @property
+    def n_files(self) -> int:
+        """How many `files`, each with its repeat."""
+        return len(self.files)
+
+    @property
     def pieces(self) -> tuple[Tokens, ...]:
-        """Each shard's tokens, (n_tokens of the shard,), views of the mapped files."""
+        """Each shard's tokens, (n_tokens of the shard,), views of the mapped files; each as often as an
+        epoch reads it."""
         return tuple(shard.tokens for shard in self._shards)
 
     @property
@@ -247,6 +280,7 @@ class TokenStore:
 
     @property
     def n_shards(self) -> int:
+        """How many `pieces`: the first `n_files` are the files, once each."""
         return len(self._entries)
 
     @cached_property
@@ -289,7 +323,7 @@ class TokenStore:
         Raises:
             ValueError: names the first shard whose contents changed or whose tokens leave the vocabulary.
         """
-        for index in range(self.n_shards):
+        for index in range(self.n_files):
             self.verify_shard(index)
 
     def verify_shard(self, index: int) -> None:

@@ -55,10 +55,10 @@ def run_operator(operator: Operator, shards: Sequence[pa.Table]) -> pa.Table:
         case Filter():
             scores = [operator.scores(shard) for shard in shards]
         case FitFilter():
-            state = _fit(operator, shards)
+            state = fit(operator, shards)
             scores = [operator.scores(shard, state) for shard in shards]
         case FitMap():
-            state = _fit(operator, shards)
+            state = fit(operator, shards)
             return pa.concat_tables([operator.apply(shard, state) for shard in shards]).combine_chunks()
     scored = [
         set_columns(shard, {**columns, "reason": operator.reasons(columns).cast(pa.string())})
@@ -67,20 +67,30 @@ def run_operator(operator: Operator, shards: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(scored).combine_chunks()
 
 
-def _fit(operator: Fit, shards: Sequence[pa.Table]) -> pa.Table:
+def fit(operator: Fit, shards: Sequence[pa.Table]) -> pa.Table:
     """The state, by way of an exchange over three partitions and of merges in twos, last shard first."""
     partials = [operator.observe(shard) for shard in shards]
     if operator.exchange_key:
-        observations = pa.concat_tables(partials)
-        partition = observations[operator.exchange_key].to_numpy() % 3
-        partials = [operator.combine(observations.filter(pa.array(partition == i))) for i in range(3)]
+        partials = _exchange(partials, operator.exchange_key, operator.combine)
     merged = operator.merge(partials[-1:])
     for partial in partials[-2::-1]:
         merged = operator.merge([merged, partial])
     assert operator.finish(merged).equals(operator.finish(operator.merge(partials))), (
         "merge is not associative"
     )
-    return operator.finish(merged)
+    found = operator.finish(merged)
+    if operator.second_key is None:
+        return found
+    again = [operator.observe_again(shard, found) for shard in reversed(shards)]
+    return operator.finish_again(found, _exchange(again, operator.second_key, operator.combine_again))
+
+
+def _exchange(
+    partials: Sequence[pa.Table], key: str, combine: Callable[[pa.Table], pa.Table]
+) -> list[pa.Table]:
+    observations = pa.concat_tables(partials)
+    partition = observations[key].to_numpy() % 3
+    return [combine(observations.filter(pa.array(partition == i))) for i in range(3)]
 
 
 def _check_columns(operator: Operator, table: pa.Table, result: pa.Table) -> None:

@@ -4,7 +4,6 @@ from hypothesis import given
 
 from cuvee.kernels.recurring import recurring, recurring_reference
 
-# Small keys all fall into slot 0, large ones into slots of their own.
 KEYS = st.lists(st.integers(0, 5) | st.integers(0, 2**64 - 1) | st.integers(0, 5).map(lambda i: i << 60))
 
 

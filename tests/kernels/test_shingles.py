@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 
 from cuvee.kernels.shingles import (
+    character_hashes,
+    character_hashes_reference,
     shingle_hashes,
     shingle_hashes_reference,
     word_hashes,
@@ -18,6 +20,13 @@ from cuvee.kernels.shingles import (
 def test_kernel_and_reference_agree_on_every_word(data, documents):
     column = data.draw(documents)
     for a, b in zip(word_hashes(*column), word_hashes_reference(*column), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(data=st.data())
+def test_kernel_and_reference_agree_on_every_character(data, documents):
+    column = data.draw(documents)
+    for a, b in zip(character_hashes(*column), character_hashes_reference(*column), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -54,6 +54,7 @@ def table_of():
     def table_of(*texts: str | None, lang: list[str | None] | None = None) -> pa.Table:
         return pa.table(
             {
+                "id": [f"doc-{i}" for i in range(len(texts))],
                 "text": pa.array(texts, pa.large_string()),
                 "lang": pa.array(lang or [None] * len(texts), pa.string()),
             }

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cuvee.operators.cut_windows import cut_windows
 from cuvee.operators.decontaminate import Decontaminate
 from cuvee.operators.eval_index import eval_index
 
@@ -36,7 +37,7 @@ def scores_of(evals, table_of):
         table = table_of(*texts)
         state = operator.finish(operator.merge([operator.observe(table)]))
         scores = operator.scores(table, state)
-        rows = pa.table({name.split(".")[1]: column for name, column in scores.items()}).to_pylist()
+        rows = pa.table({name.split(".")[-1]: column for name, column in scores.items()}).to_pylist()
         return rows, operator.reasons(scores).to_pylist()
 
     return scores_of
@@ -96,6 +97,83 @@ def test_what_everybody_quotes_can_be_left_aside(scores_of):
     part = " ".join(QUESTION.split()[:13])
     _, reasons = scores_of(part, part, part, QUESTION, max_docs_per_ngram=3)
     assert reasons == [None, None, None, "common_ngrams"]
+
+
+GPT3 = {"cut_characters": 20, "max_ngrams": None, "min_piece_characters": 10}
+BEFORE, AFTER = (
+    "Once upon a time in the valley, somebody asked this: ",
+    " And nobody ever gave an answer to it.",
+)
+
+
+def test_cutting_leaves_what_stands_further_from_the_item(scores_of):
+    text = BEFORE + QUESTION + AFTER
+    (row, other), reasons = scores_of(text, BEFORE, **GPT3)
+    assert reasons == [None, None]
+    stop = len(BEFORE) + len(QUESTION) - 1  # the question mark is no word
+    assert (row["start"], row["stop"]) == (len(BEFORE), stop)
+    assert row["text"] == text[: len(BEFORE) - 20] + "\n" + text[stop + 20 :]
+    assert (row["n_cuts"], row["n_pieces"], row["item"]) == (1, 2, "cellar:a")
+    assert (other["text"], other["n_cuts"], other["n_pieces"]) == (BEFORE, 0, 1)
+
+
+def test_a_document_that_is_cut_too_often_or_away_is_dropped_with_its_text(scores_of):
+    far = " one two three four five six" * 4
+    often = far.join([QUESTION] * 4)
+    rows, reasons = scores_of(often, QUESTION, often, **GPT3, max_cuts=3)
+    assert reasons == ["too_many_cuts", "nothing_left", "too_many_cuts"]
+    assert [row["text"] for row in rows] == [often, QUESTION, often]
+    assert [row["n_cuts"] for row in rows] == [4, 1, 4]
+    rows, reasons = scores_of(often, **GPT3, max_cuts=None)
+    assert reasons == [None]
+    assert rows[0]["text"].count("\n") == 2
+    assert "casks" not in rows[0]["text"]
+
+
+def test_items_that_are_close_make_one_cut(scores_of):
+    (row,), _ = scores_of(f"{BEFORE}{QUESTION} Ha! {QUESTION}{AFTER}", **GPT3)
+    assert (row["n_cuts"], row["n_pieces"]) == (1, 2)
+
+
+def test_other_rules_hold_beside_cutting(scores_of):
+    text = BEFORE + QUESTION + AFTER
+    rows, reasons = scores_of(text, **GPT3, max_overlap_words=16)
+    assert reasons == ["long_overlap"]
+    assert rows[0]["text"] == text
+
+
+def test_cutting_where_every_cut_document_would_be_dropped_is_refused(evals):
+    with pytest.raises(ValueError, match="max_ngrams is 0, which drops each document that would be cut"):
+        Decontaminate(paths=[evals], cut_characters=200)
+
+
+def test_an_operator_that_cuts_keeps_the_contract(evals, documents, check_operator):
+    texts = documents["text"].to_pylist()
+    texts[3], texts[9] = BEFORE + QUESTION + AFTER, SHORT
+    table = documents.set_column(1, "text", pa.array(texts, pa.large_string()))
+    result = check_operator(Decontaminate(paths=[evals], **GPT3), table)
+    assert [i for i, reason in enumerate(result["reason"].to_pylist()) if reason] == [9]
+    assert "casks" not in result["text"][3].as_py()
+
+
+@given(
+    st.text("abc", max_size=60),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=6),
+    st.integers(0, 8),
+    st.integers(0, 8),
+)
+def test_what_is_left_is_every_long_piece_out_of_reach_of_the_spans(text, spans, around, shortest):
+    spans = [(begin, min(begin + n, len(text))) for begin, n in spans if begin < len(text)]
+    found = cut_windows(text, spans, around, shortest)
+    is_cut = [any(begin - around <= i < end + around for begin, end in spans) for i in range(len(text))]
+    pieces = "".join("\n" if cut else character for character, cut in zip(text, is_cut, strict=True))
+    left = [piece for piece in re.split("\n+", pieces) if len(piece) >= max(1, shortest)]
+    assert found.text == ("\n".join(left) if spans else text)
+    if spans:
+        assert found.n_pieces == len(left)
+        assert found.n_cuts == len(re.findall("\n+", pieces))
+    else:
+        assert (found.n_cuts, found.n_pieces) == (0, 1)
 
 
 def test_the_state_counts_documents_not_occurrences(evals, table_of):

@@ -13,8 +13,12 @@ from cuvee.operators.minhash_dedup import MinHashDedup
 OPERATORS = [
     ExactDedup(),
     ExactDedup(keep="longest", normalise="whitespace_case"),
+    ExactDedup(keep="best", by="stars"),
     MinHashDedup(),
-    MinHashDedup(keep="longest", ngram=2, n_bands=20, rows_per_band=2, seed=7),
+    MinHashDedup(keep="longest", ngram=2, n_bands=20, rows_per_band=2, threshold=0.3, seed=7),
+    MinHashDedup(unit="characters", ngram=12, keep="best", by="stars"),
+    MinHashDedup(verify="signature", threshold=0.5),
+    MinHashDedup(verify="none", keep="longest"),
 ]
 ROWS = st.integers(0, 12) | st.integers(0, 3).map(lambda shard: shard << 32 | 5)
 CLUSTERS = st.lists(st.sets(ROWS, min_size=1), max_size=6)
@@ -52,7 +56,7 @@ def test_it_keeps_the_contract_of_an_operator(operator, documents, check_operato
 @pytest.mark.parametrize("keep", ["first", "longest"])
 @given(clusters=CLUSTERS)
 def test_the_state_names_every_cluster_and_its_keeper(keep, clusters):
-    operator = MinHashDedup(keep=keep)
+    operator = MinHashDedup(verify="none", keep=keep)
     state = operator.finish(operator.merge([operator.combine(_observe(clusters, keep))]))
     assert state.column_names == ["row", "keeper", "cluster_size", "rank"]
     assert list(zip(*state.to_pydict().values(), strict=True)) == _expected_state(clusters, keep)
@@ -61,7 +65,7 @@ def test_the_state_names_every_cluster_and_its_keeper(keep, clusters):
 @pytest.mark.parametrize("keep", ["first", "longest"])
 @given(parts=st.lists(CLUSTERS, min_size=1, max_size=4), order=st.randoms(use_true_random=False))
 def test_merges_in_any_order_give_the_same_bytes(keep, parts, order):
-    operator = MinHashDedup(keep=keep)
+    operator = MinHashDedup(verify="none", keep=keep)
     partials = [operator.combine(_observe(clusters, keep)) for clusters in parts]
     at_once = operator.merge(partials)
     while len(partials) > 1:
@@ -72,7 +76,7 @@ def test_merges_in_any_order_give_the_same_bytes(keep, parts, order):
 
 @given(parts=st.lists(CLUSTERS, min_size=1, max_size=3))
 def test_a_forest_is_never_larger_than_the_documents_named(parts):
-    operator = MinHashDedup()
+    operator = MinHashDedup(verify="none")
     forest = operator.merge([operator.combine(_observe(clusters, "first")) for clusters in parts])
     named = {row for clusters in parts for cluster in clusters for row in cluster}
     assert forest.num_rows <= len(named)
@@ -116,7 +120,7 @@ def test_documents_shorter_than_a_shingle_always_stay(table_of, check_operator):
 
 
 def test_similar_documents_are_candidates_as_often_as_the_theory_says():
-    operator = MinHashDedup(ngram=1, n_bands=14, rows_per_band=3)
+    operator = MinHashDedup(ngram=1, n_bands=14, rows_per_band=3, verify="none")
     n_pairs, text = 400, []
     for pair in range(n_pairs):
         words = [f"w{pair}x{i}" for i in range(150)]

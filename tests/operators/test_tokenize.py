@@ -42,6 +42,43 @@ def _fit(operator: Tokenize, *shards: pa.Table) -> pa.Table:
 TRAINED = train_bpe([*_texts(50), "Grüße, 蔵 の 主 🍷"], 400)
 
 
+def _repeats(
+    operator: Tokenize, weights: Sequence[float | None], name: str = "rehydrate.repeat"
+) -> list[int]:
+    """How often each document of a weight is read, all of them in the training split."""
+    table = _table(["a"] * len(weights)).append_column(name, pa.array(weights, pa.float64()))
+    state = _fit(operator, table)
+    cut = operator.apply(table, state.set_column(1, "cut", pa.array([0], pa.uint64())))
+    return cut["repeat"].to_pylist()
+
+
+def test_a_weight_is_how_often_a_document_is_read_in_the_mean() -> None:
+    operator = Tokenize(vocab_size=300, validation_fraction=0)
+    assert _repeats(operator, [0, 1, 2, 8, None]) == [0, 1, 2, 8, 1]
+    n = 4000
+    repeats = np.array(_repeats(operator, [2.3] * n))
+    assert set(repeats.tolist()) == {2, 3}
+    # Five standard errors of a binomial share of 0.3.
+    assert abs(repeats.mean() - 2.3) < 5 * (0.3 * 0.7 / n) ** 0.5
+    assert _repeats(Tokenize(vocab_size=300, seed=1), [2.3] * 100) != repeats[:100].tolist()
+    assert _repeats(Tokenize(vocab_size=300, repeat=None), [0, 5]) == [1, 1]
+    assert _repeats(Tokenize(vocab_size=300, repeat="weight"), [0, 5], "weight") == [0, 5]
+
+
+def test_a_document_in_validation_is_there_once_whatever_its_weight() -> None:
+    operator = Tokenize(vocab_size=300, validation_fraction=0.5)
+    table = _table(_texts(40)).append_column("rehydrate.repeat", pa.array([0.0, 5.0] * 20))
+    cut = operator.apply(table, _fit(operator, table))
+    found = set(zip(cut["split"].to_pylist(), cut["repeat"].to_pylist(), strict=True))
+    assert found == {("train", 0), ("train", 5), ("validation", 1)}
+
+
+@pytest.mark.parametrize("weight", [-0.5, 101, float("nan"), float("inf")])
+def test_a_weight_that_cannot_be_is_refused_with_its_document(weight: float) -> None:
+    with pytest.raises(ValueError, match=r"document 'doc-1': rehydrate.repeat is .* between 0 and 100"):
+        _repeats(Tokenize(vocab_size=300), [1, weight])
+
+
 @settings(max_examples=300)
 @given(st.text())
 def test_decoding_the_encoding_gives_the_text_back(text: str) -> None:

@@ -15,10 +15,10 @@ from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.minhash_dedup import MinHashDedup
 from cuvee.operators.pii import Pii
 from cuvee.operators.tokenize import Tokenize
-from cuvee.pipeline import curation, engines
-from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions, rows_of
+from cuvee.pipeline import curation, engines, partials
+from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions
 from cuvee.pipeline.errors import EnvironmentFailure, InputError
-from cuvee.pipeline.shard_work import write_arrow
+from cuvee.pipeline.partials import partitions, rows_of, write_partial
 
 from .conftest import curation_of, file_bytes
 
@@ -123,12 +123,12 @@ def _observations(folder: Path, n_files: int, n_keys: int) -> list[Path]:
     for i in range(n_files):
         n_rows = 300 if n_keys else 0
         columns = {
-            "key": pa.array(random.integers(0, max(1, n_keys), n_rows), pa.uint64()),
+            "key": random.integers(0, max(1, n_keys), n_rows).astype(np.uint64) << np.uint64(50),
             "check": pa.array(np.zeros(n_rows), pa.uint64()),
             ROW: pa.array(np.arange(n_rows) + i * 300, pa.int64()),
         }
         paths.append(folder / f"part-{i}.arrow")
-        write_arrow(paths[-1], pa.table(columns))
+        write_partial(paths[-1], pa.table(columns), "key")
     return paths
 
 
@@ -148,12 +148,33 @@ def test_any_number_of_partitions_gives_the_same_state(
         assert state.schema == expected.schema
 
 
-def test_partitions_share_no_key_and_lose_no_row() -> None:
-    table = pa.table({"key": pa.array(np.arange(1000) % 37, pa.uint64())})
-    parts = [set(rows_of(table, "key", i, 5)["key"].to_pylist()) for i in range(5)]
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+def test_partitions_share_no_key_and_lose_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+) -> None:
+    keys = np.sort(np.arange(1000) % 37).astype(np.uint64) << np.uint64(58)
+    path = tmp_path / "keys.arrow"
+    monkeypatch.setattr(partials, "BATCH_BYTES", batch_bytes)
+    write_partial(path, pa.table({"key": keys[::-1]}), "key")
+    parts = [set(rows_of(path, "key", i, 5)["key"].to_pylist()) for i in range(5)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 37
-    assert sum(len(rows_of(table, "key", i, 5)) for i in range(5)) == 1000
-    assert [n_exchange_partitions(n, 4) for n in (0, 1, 10 << 30)] == [4, 4, 160]
+    assert sum(len(rows_of(path, "key", i, 5)) for i in range(5)) == 1000
+    assert [n_exchange_partitions(n, 4) for n in (0, 1, 10 << 30)] == [4, 4, 640]
+
+
+@pytest.mark.parametrize("keys", ["rows", "first rows of shards", "hashes", "smallest of 70 hashes"])
+def test_partitions_are_even_whatever_the_keys_are(keys: str) -> None:
+    n, n_partitions = 20_000, 16
+    hashes = np.random.default_rng(0).integers(0, 2**64, (n, 70), dtype=np.uint64)
+    made = {
+        "rows": np.arange(n, dtype=np.uint64),
+        "first rows of shards": np.arange(n, dtype=np.uint64) << np.uint64(32),
+        "hashes": hashes[:, 0],
+        "smallest of 70 hashes": hashes.min(axis=1),
+    }
+    counts = np.bincount(partitions(made[keys], n_partitions), minlength=n_partitions)
+    # 5 standard deviations of a binomial of 20,000 draws.
+    assert abs(counts - n / n_partitions).max() < 5 * (n / n_partitions) ** 0.5
 
 
 @pytest.fixture(scope="session")
@@ -174,6 +195,19 @@ def test_a_curated_corpus_is_the_same_byte_for_byte(
     assert sorted(found) == sorted(expected)
     assert [path for path in found if found[path] != expected[path]] == []
     assert len(expected) > 30
+
+
+def test_many_partitions_give_the_same_bytes(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Lists of shingles and of band keys pass through the shuffle, too.
+    curation_of(tmp_path, [MinHashDedup()], LocalEngine(1), run="one").run()
+    fits = [*tmp_path.glob("one/stages/*/fit")]
+    monkeypatch.setattr(engines, "EXCHANGE_BYTES", 5_000)
+    for look in ("part-*", "again-part-*"):
+        assert sum(path.stat().st_size for fit in fits for path in fit.glob(look)) > 3 * 5_000
+    curation_of(tmp_path, [MinHashDedup()], engine, run="many").run()
+    assert file_bytes(tmp_path / "many/stages") == file_bytes(tmp_path / "one/stages")
 
 
 def test_documents_without_a_signature_are_no_problem_for_an_exchange(engine: Engine, tmp_path: Path) -> None:

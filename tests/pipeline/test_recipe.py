@@ -122,6 +122,12 @@ def test_paths_start_from_the_recipes_folder_and_expand(load: Load, tmp_path: Pa
     assert load(MINIMAL, base="/corpus").recipe.inputs[0].path == ("/corpus/wiki.jsonl",)
 
 
+def test_operators_find_their_files_from_the_recipes_folder_too(load: Load) -> None:
+    curate = "curate:\n  - minhash_dedup: {against: [../old, /elsewhere]}\n"
+    (operator,) = load(MINIMAL + curate, base="/corpus/new").recipe.curate
+    assert operator.against == ("/corpus/old", "/elsewhere")
+
+
 @pytest.mark.parametrize(
     ("written", "n_bytes"), [("4096", 4096), ("64MB", 64_000_000), ("1.5GiB", 3 * 2**29), ("2 kB", 2000)]
 )
@@ -284,6 +290,13 @@ def test_all_problems_of_a_file_are_told_at_once_in_the_order_of_lines(load: Loa
     lines = [int(line) for line in re.findall(r"^web.yaml:(\d+):", str(caught.value), re.MULTILINE)]
     assert lines == [1, 3, 4, 4, 6, 7, 7, 9, 11, 11]
     assert len(caught.value.problems) == 10
+
+
+def test_weights_may_name_domains_that_an_operator_finds(load: Load) -> None:
+    mix = "tokenize: {}\nmix: {objective: {wine-cask: 1.0}}\n"
+    with pytest.raises(RecipeError, match="no input has the domain 'wine-cask'"):
+        load(MINIMAL + mix)
+    assert load(MINIMAL + "curate: [cluster]\n" + mix).recipe.mix is not None
 
 
 def test_values_that_a_merge_brings_are_located(load: Load) -> None:

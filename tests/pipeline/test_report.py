@@ -26,7 +26,7 @@ from cuvee.pipeline.recipe import Mix, Train, load_recipe
 from cuvee.pipeline.report import render, write_report
 from cuvee.pipeline.report_html import excerpt, side_by_side
 from cuvee.pipeline.report_rows import read_left, stage_files
-from cuvee.pipeline.report_scores import histograms
+from cuvee.pipeline.report_scores import measure
 from cuvee.pipeline.run import run
 
 WORDS = (
@@ -264,7 +264,8 @@ def test_what_the_recipe_leaves_out_is_left_out(outcome: Outcome, mixed: Outcome
     curated, whole = page_of(outcome).headings, page_of(mixed).headings
     assert {"Domains and mixture", "Evidence from proxies", "Training race"} == set(whole) - set(curated)
     bare = page_of(run_small(tmp_path, operators="  - pii")).headings
-    assert {"Scores and thresholds", "Duplicates"} == set(curated) - set(bare)
+    pages = {"Filters", "Filter language", "Filter gopher_quality"}
+    assert pages | {"Duplicates"} == set(curated) - set(bare)
 
 
 def test_no_document_gets_out_of_its_box(outcome: Outcome) -> None:
@@ -325,7 +326,8 @@ def test_histograms_count_every_scored_row_on_its_side_of_the_threshold(
 ) -> None:
     made = run_small(tmp_path, shard_bytes)
     files = stage_files(made)[0]
-    found = histograms(files, files.operator("gopher_quality"))  # type: ignore[arg-type]
+    (measured,) = measure(files, [files.operator("gopher_quality")])  # type: ignore[list-item]
+    found = measured.histograms
     assert len(found) == 8
     for histogram in found:
         values = scores_of(made, histogram.score)
@@ -348,6 +350,16 @@ def test_clusters_are_told_with_their_members(outcome: Outcome) -> None:
     assert "removed · near · t1" in text
 
 
+def test_duplicates_are_told_by_source_and_what_the_closure_would_have_taken(outcome: Outcome) -> None:
+    page = page_of(outcome)
+    exact, near = (table for table in page.tables if table[0][0] == "removed from")
+    assert exact == [["removed from", "web", "all"], ["web", "3", "3"]]
+    assert near == [["removed from", "web", "all"], ["web", "1", "1"]]
+    assert re.search(r"documents had candidates.* would have taken \d+ more", page.text, re.DOTALL)
+    assert re.search(r"only one of the two has are marked. Their similarity is 0\.\d\d\.", page.text)
+    assert "largest group of candidates of candidates has 2 documents" in " ".join(page.text.split())
+
+
 def test_unreadable_records_and_limits_are_told(outcome: Outcome) -> None:
     page = page_of(outcome)
     assert dict(page.table("reason", "records")) == {"invalid_json": "1", "no_text": "1"}
@@ -356,6 +368,15 @@ def test_unreadable_records_and_limits_are_told(outcome: Outcome) -> None:
     assert "20 documents more were left out by the limits in the recipe" in page.text
     assert ["notes", "notes", "1"] in [cells[:3] for cells in page.table("source", "domain")]
     assert "30 rows" in page.text
+
+
+def test_archives_records_that_are_no_pages_are_told(outcome: Outcome) -> None:
+    assert "no pages" not in page_of(outcome).text
+    manifests = copy.deepcopy(outcome.manifests)
+    manifests[0]["accounting"]["no_page"] = {"http_404": 2, "request": 1200}
+    page = page_of(replace(outcome, manifests=manifests))
+    assert page.table("kind of record") == [["request", "1,200"], ["http_404", "2"]]
+    assert "1,202 records of web archives were sound and hold no page" in page.text
 
 
 def test_quarantined_shards_are_told(outcome: Outcome) -> None:
@@ -393,6 +414,21 @@ def test_weights_caps_and_epochs_are_those_of_the_mixture(mixed: Outcome) -> Non
     assert "A note of the mixer." in text
 
 
+def test_repeated_documents_are_told_apart_from_different_ones(mixed: Outcome) -> None:
+    n_kept = mixed.manifests[-1]["accounting"]["rows_kept"]
+    tokens = copy.deepcopy(mixed.tokens)
+    for counts in tokens.values():
+        counts |= {"n_distinct_docs": counts["n_docs"] // 2, "n_distinct_tokens": counts["n_tokens"] // 2}
+        counts |= {"n_validation_docs": 1, "max_repeat": 8}
+    page = page_of(replace(mixed, tokens=tokens))
+    header = ["domain", "documents to train on", "tokens to train on", "validation tokens"]
+    rows = page.table(*header, "different documents")
+    assert rows[-1] == ["all", "100", "1,000", "50", "50", "500", "100 %"]
+    assert "a document comes up to 8 times. E epochs read it up to 8 E times" in page.text
+    assert f"{n_kept - 53} documents whose weight came to 0 will not be trained on" in page.text
+    assert "different documents" not in page_of(mixed).text
+
+
 @pytest.mark.parametrize("verdict", ["no evidence", "no improvement"])
 def test_an_unsupported_candidate_is_not_recommended(outcome: Outcome, verdict: str) -> None:
     page = page_of(with_mixture(outcome, verdict))
@@ -427,6 +463,7 @@ def test_two_texts_are_shown_where_they_differ() -> None:
     assert "characters left out" in left
     assert left.count("<mark>") == right.count("<mark>") == 1
     assert "<mark>" not in "".join(side_by_side(same, same))
+    assert "<mark>beta</mark>" in side_by_side(f"{same}alpha", f"{same.replace(' ', chr(0xA0))}beta")[1]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cuvee.pipeline.cli import main
+from cuvee.pipeline.recipe import load_recipe
 from cuvee.streaming import TokenStore
 
 from .conftest import TOKENIZE, WORDS, WholeRun, write_corpus, write_jsonl
@@ -108,6 +109,14 @@ def test_a_recipe_of_inputs_alone_copies_them(tiny_recipe: Path, tmp_path: Path)
     assert stage.name.startswith("00-read-")
     n_lines = sum(len(path.read_text("utf-8").splitlines()) for path in tiny_recipe.parent.glob("*.jsonl"))
     assert sum(pq.read_metadata(part).num_rows for part in stage.glob("part-*")) == n_lines
+
+
+def test_an_operators_files_are_found_from_the_recipes_folder(tiny_recipe: Path) -> None:
+    (tiny_recipe.parent / "blocked.txt").write_text("example.org\n", "utf-8")
+    text = tiny_recipe.read_text("utf-8") + "  - url_filter: {domains: [blocked.txt]}\n"
+    tiny_recipe.write_text(text, "utf-8")
+    operator = load_recipe(tiny_recipe).recipe.curate[-1]
+    assert operator.model_dump()["domains"] == [str(tiny_recipe.parent / "blocked.txt")]
 
 
 def test_a_recipe_may_end_with_tokens(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def tokens(tmp_path: Path) -> Path:
 def test_inspect_lists_every_split_of_every_domain(tokens: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokens", "inspect", str(tokens)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    expected = ["1", "3", "6", "4", "4", "uint16", "50"]
+    expected = ["1", "3", "6", "6", "4", "4", "uint16", "50"]
     assert [row[:2] for row in rows] == [["code", "train"], ["web", "train"], ["web", "validation"]]
     assert all(row[2:] == expected for row in rows)
 

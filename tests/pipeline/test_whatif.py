@@ -3,15 +3,22 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cuvee.operators.base import Decides, Filter, Rule, Scores
+from cuvee.operators.c4 import C4
 from cuvee.operators.decontaminate import Decontaminate
 from cuvee.operators.exact_dedup import ExactDedup
+from cuvee.operators.fineweb import Fineweb
 from cuvee.operators.gopher_quality import GopherQuality
+from cuvee.operators.gopher_repetition import GopherRepetition
 from cuvee.operators.language import Language
+from cuvee.operators.length import Length
 from cuvee.operators.url_filter import UrlFilter
 from cuvee.pipeline.cli import main
 from cuvee.pipeline.errors import InputError, UsageError
@@ -158,15 +165,39 @@ def test_a_folder_without_a_run_or_with_half_of_one_is_refused(run_dir: Path, tm
 @pytest.mark.parametrize(
     ("operator", "movable"),
     [
-        (Language, {"keep", "min_confidence"}),
-        (GopherQuality, GopherQuality.model_fields.keys() - {"stop_words", "profile"}),
-        (ExactDedup, set()),
-        (UrlFilter, {"max_soft_words"}),
-        (Decontaminate, {"max_ngrams", "max_overlap_words", "max_item_fraction"}),
+        (Language(), {"keep", "min_confidence"}),
+        (GopherQuality(), GopherQuality.model_fields.keys() - {"stop_words", "profile"}),
+        (GopherRepetition(), GopherRepetition.model_fields.keys() - {"profile"}),
+        (C4(), {"min_sentences", "max_lines_lorem_ipsum", "max_lines_curly_bracket"}),
+        (Fineweb(), Fineweb.model_fields.keys() - {"profile", "short_line_characters"}),
+        (Length(), Length.model_fields.keys() - {"profile"}),
+        (ExactDedup(), set()),
+        (UrlFilter.model_construct(), {"max_soft_words"}),
+        (
+            Decontaminate.model_construct(),
+            {"max_ngrams", "max_overlap_words", "max_item_fraction"},
+        ),
     ],
+    ids=lambda value: getattr(value, "name", ""),
 )
-def test_the_thresholds_are_the_parameters_of_the_rules_alone(operator: type, movable: set[str]) -> None:
+def test_the_thresholds_are_the_parameters_of_the_rules_alone(operator: Decides, movable: set[str]) -> None:
     assert thresholds(operator) == movable
+
+
+class _MakesNamesUp(Filter):
+    name = "makes_names_up"
+    writes = ("makes_names_up.n",)
+    n: int = 1
+
+    def scores(self, table: pa.Table) -> Scores:
+        return {"makes_names_up.n": pa.array([getattr(self, "n")] * len(table))}  # noqa: B009
+
+    def rules(self) -> Sequence[Rule]:
+        return (Rule("n", "makes_names_up.n", maximum=self.n),)
+
+
+def test_a_score_that_may_depend_on_any_parameter_leaves_no_threshold() -> None:
+    assert thresholds(_MakesNamesUp()) == set()
 
 
 def test_the_command_prints_the_change_and_its_limits(
@@ -178,3 +209,84 @@ def test_the_command_prints_the_change_and_its_limits(
     assert "gopher_short_doc kept" in out
     assert "never scored by gopher_quality: language 7" in out
     assert "not asked about them: exact_dedup" in out
+
+
+RULES = """\
+inputs: [{{source: web, path: web.jsonl}}, {{source: prose, path: prose.jsonl}}]
+reading: {{shard_bytes: 8kB}}
+curate:
+  - language
+  - gopher_repetition: {{max_fraction_characters_top_2_gram: {repeated}}}
+  - c4: {{min_sentences: {sentences}}}
+  - where: {{keep: "{keep}", reason: short}}
+"""
+LOOSE = {"repeated": 0.2, "sentences": 0, "keep": "gopher_repetition.n_characters > 100"}
+
+
+PROSE = (
+    "A vat is tasted in spring. Nobody hurries the oldest cask. Rain fell on the slope above. "
+    "Then came a dry and windy June. Grapes were small that year! Who would have thought it?"
+)
+
+
+def _run_rules(folder: Path, name: str, **changed: object) -> Path:
+    (folder / "prose.jsonl").write_text(json.dumps({"text": PROSE}) + "\n")
+    recipe = folder / f"{name}.yaml"
+    recipe.write_text(RULES.format(**LOOSE | changed))
+    run(load_recipe(recipe), folder / name)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def ruled(folder: Path) -> Path:
+    return _run_rules(folder, "ruled")
+
+
+def _reasons_of(run_dir: Path, operator: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for path in run_dir.glob("stages/00-*/dropped/*.parquet"):
+        for row in pq.read_table(path, columns=["dropped_by", "reason"]).to_pylist():
+            if row["dropped_by"] == operator:
+                found[row["reason"]] += 1
+    return found
+
+
+def test_the_repetition_rules_answer_as_another_run(folder: Path, ruled: Path) -> None:
+    outcome = what_if(ruled, ["gopher_repetition.max_fraction_characters_top_2_gram=0.08"])
+    reasons = _reasons_of(_run_rules(folder, "repeated", repeated=0.08), "gopher_repetition")
+    assert outcome.changes[KEPT, "top_2_gram"] > 0
+    assert outcome.n_decided - outcome.n_kept_after == reasons.total()
+
+
+def test_a_condition_is_asked_anew_from_stored_columns(folder: Path, ruled: Path) -> None:
+    keep = "gopher_repetition.n_characters > 200 and lang is not None"
+    outcome = what_if(ruled, [f"where.keep={keep}"], n_examples=1)
+    reasons = _reasons_of(_run_rules(folder, "condition", keep=keep), "where")
+    assert outcome.n_decided - outcome.n_kept_after == reasons["short"]
+    assert outcome.changes.keys() == {(KEPT, "short")}
+    assert outcome.examples[KEPT, "short"][0].value == 0
+
+
+def test_what_only_another_run_can_say_is_refused_and_said(
+    ruled: Path,
+) -> None:
+    with pytest.raises(UsageError, match="'min_words_per_line' changes the text that the filter writes"):
+        what_if(ruled, ["c4.min_words_per_line=5"])
+    with pytest.raises(UsageError, match=r"no column 'language.confidenc'; did you mean 'language.conf"):
+        what_if(ruled, ["where.keep=language.confidenc > 0.5"])
+    with pytest.raises(UsageError, match="reason of 'where' names a reason and decides nothing"):
+        what_if(ruled, ["where.reason=other"])
+    with pytest.raises(UsageError, match="is no YAML value; put it into quotation marks"):
+        what_if(ruled, ["where.keep=[1"])
+    with pytest.raises(UsageError, match="'profile' changes the scores themselves"):
+        what_if(ruled, ["gopher_repetition.profile=dclm"])
+
+
+def test_text_that_a_filter_would_write_is_not_claimed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = _run_rules(folder, "sentences", sentences=5)
+    assert main(["whatif", str(run_dir), "c4.min_sentences=0"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "c4.min_sentences: 5 -> 0" in out
+    assert "c4 rewrites text, too: the rows that would come back are stored as they came" in out

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuvee.streaming.shards import TokenDtype, domain_folder, write_manifest, write_token_shard
+from cuvee.streaming.shards import TokenDtype, domain_folder, shard_name, write_manifest, write_token_shard
 
 EOS = 1
 VOCAB_SIZE = 60_000
@@ -23,13 +23,15 @@ def write_store(tmp_path: Path) -> WriteStore:
         tokenizer_hash: str = "t0",
         vocab_size: int = VOCAB_SIZE,
         eos_id: int = EOS,
+        repeats: Sequence[int] | None = None,
     ) -> Path:
         folder = domain_folder(tmp_path / "tokens", domain)
         for index, documents in enumerate(shards):
             offsets = np.cumsum([0, *map(len, documents)])
             values = np.array([token for document in documents for token in document], np.int64)
             doc_ids = np.arange(len(documents), dtype=np.uint64) + np.uint64(1000 * index)
-            write_token_shard(folder / f"{split}-{index:05d}.arrow", values, offsets, doc_ids, dtype)
+            name = shard_name(split, index, 1 if repeats is None else repeats[index])
+            write_token_shard(folder / name, values, offsets, doc_ids, dtype)
         write_manifest(
             folder, domain=domain, vocab_size=vocab_size, tokenizer_hash=tokenizer_hash, eos_id=eos_id
         )

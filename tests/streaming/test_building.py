@@ -41,6 +41,17 @@ def ended(document: list[int]) -> list[int]:
     return document if document and document[-1] == EOS else [*document, EOS]
 
 
+def test_merged_shards_are_repeated_as_they_were(write_store, tmp_path: Path) -> None:
+    sources = [
+        write_store("a", [[[5, 1]], [[6, 1]]], repeats=[3, 1]),
+        write_store("b", [[[7, 1]]], repeats=[2]),
+    ]
+    built = merge_shards(sources, tmp_path / "both", domain="both")
+    store = TokenStore(tmp_path / "both")
+    assert sorted(store.read(0, store.n_tokens)[::2].tolist()) == [5, 5, 5, 6, 7, 7]
+    assert (built.n_docs, built.n_tokens) == (store.n_distinct_docs, store.n_distinct_tokens) == (3, 6)
+
+
 def test_every_document_is_there_in_order_and_ended(tmp_path: Path) -> None:
     built = build_shards(documents(90), tmp_path / "web", **ABOUT, n_tokens_of_shard=100)
     expected = lists(documents(90))

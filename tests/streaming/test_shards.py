@@ -1,6 +1,7 @@
 import json
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cuvee.streaming import StreamingLoader
 from cuvee.streaming.shards import (
     TokenStore,
     domain_folder,
@@ -34,6 +36,53 @@ def test_a_store_holds_what_was_written(write_store, tmp_path_factory, shards, d
     assert (store.n_docs, store.n_tokens, store.dtype) == (store.lengths.size, len(tokens), np.dtype(dtype))
     assert [piece.size for piece in store.pieces] == [sum(map(len, documents)) for documents in shards]
     store.verify()
+
+
+def test_a_shard_of_repeat_3_is_read_three_times_by_an_epoch_and_stored_once(write_store) -> None:
+    folder = write_store("web", [[[5, 1]], [[6, 1], [7, 1]], [[8, 1]]], repeats=[3, 1, 2])
+    store = TokenStore(folder)
+    assert sorted(path.name for path in folder.glob("*.arrow")) == [
+        "train-00000-x3.arrow", "train-00001.arrow", "train-00002-x2.arrow",
+    ]  # fmt: skip
+    assert store.read(0, store.n_tokens)[::2].tolist() == [5, 6, 7, 8, 5, 8, 5]
+    assert (store.n_docs, store.n_tokens, store.max_repeat) == (7, 14, 3)
+    assert (store.n_distinct_docs, store.n_distinct_tokens, store.n_files) == (4, 8, 3)
+    assert store.doc_ids.tolist() == [0, 1000, 1001, 2000, 0, 2000, 0]
+    assert store.lengths.tolist() == [2] * 7
+    addresses = [piece.ctypes.data for piece in store.pieces]
+    assert addresses[0] == addresses[3] == addresses[5]
+    store.verify()
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_the_loader_reads_repeated_documents_as_often_and_resumes_among_them(packing, write_store) -> None:
+    documents = [[[10 * d + i for i in range(8)] for d in range(first, first + 20)] for first in (0, 20)]
+    folder = write_store("web", documents, repeats=[3, 1])
+
+    def loader() -> StreamingLoader:
+        return StreamingLoader(
+            {"web": folder}, sequence_length=8, global_batch=1, packing=packing, max_epochs=2, verify=True
+        )
+
+    whole, rows = loader(), []
+    for batch in whole:
+        rows.append(batch.input_ids[0].tolist())
+        if whole.step == 37:
+            state = whole.state_dict()
+    found = Counter(token for row in rows for token in row)
+    n_left_over = 2 * 80 * 8 - found.total()
+    assert 0 <= n_left_over <= 2 * 8
+    assert sum((Counter({token: 6 if token < 200 else 2 for token in found}) - found).values()) == n_left_over
+    resumed = loader()
+    resumed.load_state_dict(state)
+    assert [batch.input_ids[0].tolist() for batch in resumed] == rows[37:]
+
+
+def test_other_repeats_are_another_fingerprint(write_store) -> None:
+    once = TokenStore(write_store("web", TWO_SHARDS)).fingerprint
+    twice = TokenStore(write_store("twice", TWO_SHARDS, repeats=[2, 1])).fingerprint
+    other = TokenStore(write_store("other", TWO_SHARDS, repeats=[1, 2])).fingerprint
+    assert len({once, twice, other}) == 3
 
 
 def test_a_store_tells_its_tokenizer_and_documents(write_store) -> None:

@@ -1,0 +1,138 @@
+"""Removal of documents by their distance to their cluster's centre."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ..kernels.hashing import hash_ranges
+from .base import FitFilter, Rule, Scores
+from .text_column import integers, text_buffers
+
+N_BINS = 1 << 12
+"""Bins of similarity in [-1, 1]: ranks are exact between them, and drawn by the id's hash within one."""
+
+
+class PrototypePruning(FitFilter):
+    """Keep a share of the documents: those that are far from their cluster's centre, and some at random.
+
+    Reads what `cluster` writes, so that stands above it, and `semantic_dedup` between the two. Within each
+    cluster (or, with `within: corpus`, among all) documents are ranked by `cluster.similarity`: the hardest
+    (farthest) first with `keep: hard`, right where data is plenty; `easy` is for small corpora. Of the budget
+    `keep_fraction`, the share ``1 - random_fraction`` goes to the first by rank; the rest is drawn at random
+    among the others. That keeps the pruned corpus from losing its usual documents altogether, which is why
+    pruning by score alone ends below random pruning when little is kept.
+
+    `prototype_pruning.rank` is the share of documents before this one, `prototype_pruning.needs` the smallest
+    `keep_fraction` with which it stays, and `prototype_pruning.weight` how many documents it then stands for:
+    1 by rank, the inverse of the probability by chance. A loss weighted so is unbiased for the whole corpus;
+    nothing else in a run reads it yet. A document without a cluster stays.
+
+    Source: Sorscher et al. 2022, "Beyond neural scaling laws", section 5 (prototypes; hard where data is
+    plenty); Tirumala et al. 2023, "D4", section 3 (after SemDeDup); Ayed and Hayou 2023, "Data pruning and
+    neural scaling laws", section 5 (calibration by a random share, with weights). It departs in ranking
+    within clusters, which keeps their proportions, and in not clustering again after SemDeDup.
+    Cost: 16 bytes for each cluster and bin of similarity that occurs.
+    """
+
+    name = "prototype_pruning"
+    reads = ("id", "cluster.id", "cluster.similarity")
+    writes = ("prototype_pruning.rank", "prototype_pruning.needs", "prototype_pruning.weight")
+
+    keep_fraction: float = Field(0.8, gt=0, le=1, description="share of the documents that stays")
+    random_fraction: float = Field(
+        0.2, ge=0, le=1, description="of these, the share that is drawn at random among the others"
+    )
+    keep: Literal["hard", "easy"] = Field(
+        "hard", description="which go first into the budget: those far from the centre, or near it"
+    )
+    within: Literal["cluster", "corpus"] = Field("cluster", description="where documents are ranked")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="of the draw, by (seed, id)")
+
+    def observe(self, table: pa.Table) -> pa.Table:
+        """How many documents each cluster has in each bin: `cell` and `n` int64."""
+        cells, counts = np.unique(self._cells(table), return_counts=True)
+        return pa.table({"cell": cells, "n": counts.astype(np.int64)})
+
+    def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
+        """The sums, by `cell`."""
+        total = pa.concat_tables(partials).group_by("cell").aggregate([("n", "sum")])
+        return total.select(["cell", "n_sum"]).rename_columns(["cell", "n"]).sort_by("cell").combine_chunks()
+
+    def finish(self, partial: pa.Table) -> pa.Table:
+        """With `before` and `size` int64: documents of the cluster in earlier bins, and in all."""
+        cells, counts = integers(partial["cell"]), integers(partial["n"])
+        _, first, cluster = np.unique(cells // N_BINS, return_index=True, return_inverse=True)
+        ends = np.cumsum(counts)
+        before = ends - counts
+        size = np.add.reduceat(counts, first) if len(first) else counts
+        columns = {"before": before - before[first][cluster], "size": size[cluster]}
+        for name, values in columns.items():
+            partial = partial.append_column(name, pa.array(values, pa.int64()))
+        return partial
+
+    def scores(self, table: pa.Table, state: pa.Table) -> Scores:
+        """Rank, needed fraction and weight, double; null, null and 1 for a document without a cluster."""
+        has_cluster = ~np.asarray(table["cluster.id"].combine_chunks().is_null())
+        cells = self._cells(table)
+        known = integers(state["cell"])
+        at = np.minimum(np.searchsorted(known, cells), max(len(known) - 1, 0))
+        counts, before, size = (integers(state[name])[at] for name in ("n", "before", "size"))
+        # Two draws for each document: its place within the bin, and whether chance takes it.
+        ids = table["id"].filter(pa.array(has_cluster))
+        place, chance = (_uniform(ids, self.seed + stream) for stream in (0, 1 << 32))
+        rank = (before + place * counts) / size
+        columns = {
+            "rank": rank,
+            "needs": needed_fraction(rank, chance, self.random_fraction),
+            "weight": self._weight(rank),
+        }
+        result = {}
+        for name, values in columns.items():
+            whole = np.ones(len(table))
+            whole[has_cluster] = values
+            result[f"{self.name}.{name}"] = pa.array(whole, mask=~has_cluster & (name != "weight"))
+        return result
+
+    def rules(self) -> Sequence[Rule]:
+        """The budget."""
+        return (Rule("pruned", "prototype_pruning.needs", maximum=self.keep_fraction),)
+
+    def _cells(self, table: pa.Table) -> NDArray[np.int64]:
+        """int64, (n with a cluster,): cluster * N_BINS + bin, bins in the order of rank."""
+        table = table.filter(pc.is_valid(table["cluster.id"]))
+        cluster = integers(table["cluster.id"]) * (self.within == "cluster")
+        similarity = integers(table["cluster.similarity"])
+        bins = np.clip((similarity + 1) / 2 * N_BINS, 0, N_BINS - 1).astype(np.int64)
+        return cluster * N_BINS + (bins if self.keep == "hard" else N_BINS - 1 - bins)
+
+    def _weight(self, rank: NDArray[np.float64]) -> NDArray[np.float64]:
+        by_rank = (1 - self.random_fraction) * self.keep_fraction
+        by_chance = self.random_fraction * self.keep_fraction / (1 - by_rank) if by_rank < 1 else 0.0
+        return np.where((rank < by_rank) | (by_chance == 0), 1.0, 1 / max(by_chance, 1e-300))
+
+
+def needed_fraction(
+    rank: NDArray[np.float64], chance: NDArray[np.float64], random_fraction: float
+) -> NDArray[np.float64]:
+    """The smallest budget r with which a document stays, by rank or by chance.
+
+    By rank it stays where ``rank < (1 - a) r``, with a = `random_fraction`; else where ``chance < p(r)``,
+    the probability ``a r / (1 - (1 - a) r)`` that fills the budget, which rises with r.
+
+    >>> needed_fraction(np.array([0.1, 0.9, 0.9]), np.array([0.9, 0.9, 0.01]), 0.5).round(2).tolist()
+    [0.2, 0.95, 0.02]
+    """
+    a = random_fraction
+    by_rank = rank / (1 - a) if a < 1 else np.full_like(rank, np.inf)
+    by_chance = chance / (a + chance * (1 - a)) if a else np.full_like(rank, np.inf)
+    return np.minimum(by_rank, by_chance)
+
+
+def _uniform(ids: pa.ChunkedArray, seed: int) -> NDArray[np.float64]:
+    """float64, (n,), in [0, 1): a hash of (seed, id)."""
+    return (hash_ranges(*text_buffers(ids), seed=seed) >> np.uint64(11)) / 2.0**53
