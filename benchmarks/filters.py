@@ -1,112 +1,92 @@
 """The filters of curation: speed, agreement with datatrove score by score, and what the word profiles change.
 
-    python -m benchmarks.filters [--corpus FOLDER] [--quick] [--json] [--peers NAME ...]
+    python -m benchmarks.filters [--shared FOLDER] [--quick] [--json] [--peers NAME ...]
 
-FOLDER holds one folder a domain with `*.jsonl.zst` files; the documents whose `lang` is "en" are taken. Each
-peer runs in an environment of its own below build/peers, which is made if it is not there. Agreement is asked
-twice: with our words and sentences handed to datatrove in place of spaCy's, and with datatrove as it is. CPU
-seconds are those of whole processes, start, imports, reading and writing included; kernels are timed alone.
-The last line with --json is one JSON object.
+FOLDER/corpus/dev holds one folder a domain with `*.jsonl.zst` files; the documents whose `lang` is "en" are
+taken. Each peer runs in an environment of its own below build/peers, which is made if it is not there.
+Agreement is asked twice: with our words and sentences handed to datatrove in place of spaCy's, and with
+datatrove as it is; where datatrove as it is decides otherwise, the table names the cause. CPU seconds are
+those of whole processes, start, imports, reading, writing and report included; kernels are timed alone.
+Extraction and languages are those of `benchmarks.web` and `benchmarks.languages`. The last line with --json
+is one JSON object.
 """
 
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import venv
-from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import yaml
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from cuvee.kernels.c4_lines import LineRules, c4_lines
-from cuvee.kernels.sentences import sentences
-from cuvee.kernels.words import words
+from benchmarks.filters_agreement import PEER_SCRIPT, PEERS, ROOT, agreement, environment, evenly, families
 from cuvee.operators import word_pass
 from cuvee.operators.base import Filter
-from cuvee.operators.c4 import C4
-from cuvee.operators.fineweb import Fineweb
-from cuvee.operators.gopher_quality import GopherQuality
-from cuvee.operators.gopher_repetition import GopherRepetition
-from cuvee.operators.text_column import text_buffers
 from cuvee.operators.word_pass import Profile
+from cuvee.pipeline.curation import Curation
+from cuvee.pipeline.engines import LocalEngine
+from cuvee.pipeline.plan import make_plan
+from cuvee.pipeline.progress import RunProgress
+from cuvee.pipeline.recipe import load_recipe
+from cuvee.pipeline.run_directory import opened
+from cuvee.pipeline.shard_work import cut_into_batches
 
-ROOT = Path(__file__).resolve().parents[1]
-CORPUS = ROOT.parent / "shared" / "corpus" / "dev"
-PEER_SCRIPT = Path(__file__).with_name("filters_peer.py")
-PEERS = {"datatrove": ["datatrove[io,processing]", "spacy", "xxhash<4"], "dolma": ["dolma"]}
+SHARED = ROOT.parent / "shared"
+TIMES_DOLMA = {"data-juicer 1.6.1": 1.28 / 1.20, "nemo-curator 1.4.0": 1.35 / 1.20}
+"""MB per CPU-second of their own English filters as a multiple of Dolma's, taken once on documents of this
+corpus on an idle machine, since the two install gigabytes."""
 PROFILES: tuple[Profile, ...] = ("paper", "datatrove", "dclm", "uax29")
 N_QUICK = 150
-# Our score, and datatrove's parameter of the rule that compares it.
-PARAMETERS = {
-    "gopher_quality.n_words": "min_doc_words",
-    "gopher_quality.mean_word_length": "max_avg_word_length",
-    "gopher_quality.fraction_bullet_lines": "max_bullet_lines_ratio",
-    "gopher_quality.fraction_ellipsis_lines": "max_ellipsis_lines_ratio",
-    "gopher_quality.fraction_alpha_words": "max_non_alpha_words_ratio",
-    "gopher_quality.n_stop_words": "min_stop_words",
-    "gopher_repetition.fraction_duplicate_paragraphs": "dup_para_frac",
-    "gopher_repetition.fraction_characters_duplicate_paragraphs": "dup_para_char_frac",
-    "gopher_repetition.fraction_duplicate_lines": "dup_line_frac",
-    "gopher_repetition.fraction_characters_duplicate_lines": "dup_line_char_frac",
-    **{f"gopher_repetition.fraction_characters_top_{n}_gram": f"top_n_grams:{n}" for n in (2, 3, 4)},
-    **{
-        f"gopher_repetition.fraction_characters_duplicate_{n}_grams": f"dup_n_grams:{n}" for n in range(5, 11)
-    },
-    "fineweb.fraction_lines_with_punctuation": "line_punct_thr",
-    "fineweb.fraction_short_lines": "short_line_thr",
-    "fineweb.fraction_characters_duplicate_lines": "char_duplicates_ratio",
-    "fineweb.newlines_per_word": "new_line_ratio",
-}
-
-
-def families(profile: Profile) -> dict[str, Filter]:
-    """The filters under their papers' thresholds."""
-    return {
-        "gopher_repetition": GopherRepetition(profile=profile),
-        "gopher_quality": GopherQuality(profile=profile),
-        "c4": C4(profile=profile),
-        "c4_fineweb": C4(profile=profile, require_terminal_punctuation=False),
-        "fineweb": Fineweb(profile=profile),
-    }
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path, default=CORPUS)
+    parser.add_argument("--shared", type=Path, default=SHARED, help="folder with corpus/, web/, eval/")
     parser.add_argument("--quick", action="store_true", help=f"{N_QUICK} documents for the peers")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["datatrove"])
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--peer-docs", type=int, default=None, help="documents that the peers see")
     arguments = parser.parse_args()
-    if not arguments.corpus.is_dir():
-        sys.exit(f"{arguments.corpus} is not there; give a folder of one folder a domain with --corpus")
-    texts = english_texts(arguments.corpus)
+    corpus = arguments.shared / "corpus" / "dev"
+    if not corpus.is_dir():
+        sys.exit(f"{corpus} is not there; name the folder that holds corpus/dev with --shared")
+    texts = english_texts(corpus)
     texts = texts[::8] if arguments.quick else texts
     n_peer = arguments.peer_docs or (N_QUICK if arguments.quick else len(texts))
-    sample = [texts[i] for i in np.linspace(0, len(texts) - 1, min(n_peer, len(texts))).astype(int)]
+    sample = evenly(texts, n_peer)
     console = Console(width=118)
     table = pa.table({"text": pa.array(texts, pa.large_string())})
     with tempfile.TemporaryDirectory() as scratch:
         figures = kernel_speed(console, table) | profiles(console, table)
-        figures |= speed(console, Path(scratch), texts, sample, arguments.peers, 1 if arguments.quick else 4)
+        figures |= speed(console, Path(scratch), texts, sample, arguments.peers, 1 if arguments.quick else 8)
         if "datatrove" in arguments.peers:
             figures |= agreement(console, Path(scratch), sample)
+    figures |= extraction_and_languages(arguments.shared, 8 if arguments.quick else 1)
     if arguments.json:
         print(json.dumps(figures))
+
+
+def extraction_and_languages(shared: Path, step: int) -> dict[str, Any]:
+    """The figures of pages and of languages, which have benchmarks of their own."""
+    from benchmarks import languages, web
+
+    extraction = web.extraction(web.unpacked(shared / "web" / "web-dev.tar.zst"), step)
+    rows = web.read_corpus(shared / "corpus" / "dev", step)
+    labelled = [row for row in rows if row["domain"] == "multilingual" and row.get("lang")]
+    return extraction | {"language_accuracy": languages.language_accuracy(labelled)}
 
 
 def english_texts(folder: Path) -> list[str]:
@@ -125,54 +105,57 @@ def megabytes(texts: Sequence[str]) -> float:
 
 
 def kernel_speed(console: Console, table: pa.Table) -> dict[str, Any]:
-    """Megabytes per CPU-second of each filter's scores, in this process, compiled and warm; no shared
-    words."""
-    n_megabytes = table["text"].nbytes / 1e6
-    shown = Table(
-        "profile",
-        "words",
-        *families("paper"),
-        "all four",
-        "all four, one word pass",
-        title="MB/CPU-s of scores",
-    )
+    """Megabytes per CPU-second of the word pass, of each filter's scores when the words are known, and of all
+    four filters with one word pass; in this process, compiled and warm, in batches as a run has them."""
+    shown = Table("profile", "words", *families("paper"), "all four", title="MB/CPU-s of scores")
     found: dict[str, Any] = {}
+    batches = cut_into_batches(table)
     for profile in PROFILES:
-        cut_words = partial(words, *text_buffers(table["text"]), word_pass.SEGMENTATION[profile])
-        seconds = {"words": best_cpu(cut_words)}
-        for name, operator in families(profile).items():
-            seconds[name] = best_cpu(partial(scores_alone, operator, table))
-        chain = [operator for name, operator in families(profile).items() if name != "c4"]
-        seconds["all"] = sum(seconds[name] for name in families(profile) if name != "c4")
-        seconds["shared"] = best_cpu(partial(scores_in_turn, chain, table))
-        found[profile] = {name: n_megabytes / value for name, value in seconds.items()}
+        operators = families(profile)
+        four = [operator for name, operator in operators.items() if name != "c4"]
+        known = partial(known_words, profile=profile)
+        seconds = {"words": best_cpu(batches, forgotten_words, known)}
+        seconds |= {name: best_cpu(batches, known, operator.scores) for name, operator in operators.items()}
+        seconds["all_four"] = best_cpu(batches, forgotten_words, partial(scores_in_turn, operators=four))
+        found[profile] = {name: table["text"].nbytes / 1e6 / value for name, value in seconds.items()}
         shown.add_row(profile, *(f"{value:,.0f}" for value in found[profile].values()))
     console.print(shown)
     return {"kernel_mb_per_s": found}
 
 
-def scores_alone(operator: Filter, table: pa.Table) -> None:
-    """An operator's scores with words of its own."""
+def forgotten_words(_: pa.Table) -> None:
+    """No words are known."""
     word_pass.forget()
-    operator.scores(table)
 
 
-def scores_in_turn(operators: Sequence[Filter], table: pa.Table) -> None:
+def known_words(batch: pa.Table, profile: Profile) -> None:
+    """The words of the batch are known, and no others."""
+    word_pass.forget()
+    word_pass.column_words(batch["text"], word_pass.SEGMENTATION[profile])
+
+
+def scores_in_turn(batch: pa.Table, operators: Sequence[Filter]) -> None:
     """Scores of several operators that share their words."""
-    word_pass.forget()
     for operator in operators:
-        operator.scores(table)
+        operator.scores(batch)
 
 
-def best_cpu(function: Callable[[], object], n_times: int = 3) -> float:
-    """The least CPU seconds of several calls; the first call, which compiles, does not count."""
-    function()
-    best = float("inf")
-    for _ in range(n_times):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return best
+def best_cpu(
+    batches: Sequence[pa.Table], prepare: Callable[[pa.Table], None], work: Callable[[pa.Table], object]
+) -> float:
+    """The least CPU seconds of three rounds of `work` over all batches, each prepared; the first call, which
+    compiles, does not count."""
+    work(batches[0])
+    rounds = []
+    for _ in range(3):
+        seconds = 0.0
+        for batch in batches:
+            prepare(batch)
+            start = time.process_time()
+            work(batch)
+            seconds += time.process_time() - start
+        rounds.append(seconds)
+    return min(rounds)
 
 
 def profiles(console: Console, table: pa.Table) -> dict[str, Any]:
@@ -190,25 +173,13 @@ def profiles(console: Console, table: pa.Table) -> dict[str, Any]:
     return {"dropped_by_profile": dropped}
 
 
-def environment(peer: str) -> Path:
-    """The python of the peer's own environment, which is made if it is not there."""
-    folder = ROOT / "build" / "peers" / peer
-    python = folder / "bin" / "python"
-    if not (folder / "installed").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
-        (folder / "installed").touch()
-    return python
-
-
-def measured(command: Sequence[str | Path], **options: Any) -> tuple[float, float, float]:
-    """(CPU seconds, wall seconds, peak resident MB of the largest process so far) of a command and its
-    children."""
+def measured(command: Sequence[str | Path], **options: Any) -> tuple[float, float]:
+    """(CPU seconds, wall seconds) of a command and its children."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu, time.perf_counter() - start, after.ru_maxrss / 1e3
+    return cpu, time.perf_counter() - start
 
 
 def speed(
@@ -216,40 +187,61 @@ def speed(
 ) -> dict[str, Any]:
     """Megabytes per CPU-second of FineWeb's chain, files in and files out, ours and the peers'."""
     rates: dict[str, float] = {}
-    walls, shown = (
-        {},
-        Table("tool", "MB", "CPU s", "wall s", "MB/CPU-s", title="FineWeb's chain, whole processes"),
-    )
+    columns = ("tool", "MB", "CPU s", "wall s", "MB/CPU-s")
+    shown = Table(*columns, title="FineWeb's chain, whole processes, one worker")
 
-    def note(name: str, n_megabytes: float, cpu: float, wall: float) -> None:
-        rates[name] = n_megabytes / cpu
-        shown.add_row(name, f"{n_megabytes:.1f}", f"{cpu:.1f}", f"{wall:.1f}", f"{rates[name]:.2f}")
+    def note(name: str, documents: Sequence[str], command: Sequence[str | Path]) -> None:
+        cpu, wall = measured(command, cwd=scratch)
+        rates[name] = megabytes(documents) / cpu
+        row = (f"{megabytes(documents):.1f}", f"{cpu:.1f}", f"{wall:.1f}", f"{rates[name]:.2f}")
+        shown.add_row(name, *row)
 
+    few, some, all_of_them = (write_documents(scratch / str(n), texts * n) for n in (1, 2, n_copies))
+    cuvee = Path(sys.executable).with_name("cuvee")
     for profile in ("paper", "datatrove"):
-        recipe = write_recipe(scratch, profile, write_documents(scratch / "all", texts * n_copies))
-        for n_workers in (1, 2):
-            command = [Path(sys.executable).with_name("cuvee"), "run", recipe, "--workers", str(n_workers)]
-            name = f"cuvee {profile}, {n_workers} workers"
-            measured([*command, "--run-dir", scratch / "warm"], cwd=scratch)  # compiles once for all
-            cpu, wall, _ = measured([*command, "--run-dir", scratch / name], cwd=scratch)
-            walls[name] = wall
-            note(name, n_copies * megabytes(texts), cpu, wall)
+        for documents, n in ((few, 1), (all_of_them, n_copies)):
+            recipe = write_recipe(scratch, profile, documents)
+            command = [cuvee, "run", recipe, "--workers", "1", "--run-dir", scratch / f"{profile}-{n}"]
+            note(f"cuvee {profile}" + ("" if n == n_copies else ", once"), texts * n, command)
     folder = write_documents(scratch / "sample", sample)
     if "datatrove" in peers:
         python = environment("datatrove")
-        cpu, wall, _ = measured([python, PEER_SCRIPT, "chain", folder, scratch / "datatrove"])
-        note("datatrove", megabytes(sample), cpu, wall)
+        note("datatrove", sample, [python, PEER_SCRIPT, "chain", folder, scratch / "datatrove"])
     if "dolma" in peers:
-        cpu, wall, _ = measured(dolma_command(folder, scratch))
-        note("dolma", megabytes(sample), cpu, wall)
+        note("dolma", sample, dolma_command(folder, scratch))
     console.print(shown)
-    ours = rates["cuvee datatrove, 1 workers"]
+    ours, dolma = rates["cuvee datatrove"], rates.get("dolma")
+    times_dolma = max(1.0, *TIMES_DOLMA.values())
     return {
         "mb_per_cpu_s": rates,
         "ratio_datatrove": ours / rates["datatrove"] if "datatrove" in rates else None,
-        "ratio_best_other": ours / rates["dolma"] if "dolma" in rates else None,
-        "two_workers": walls["cuvee datatrove, 1 workers"] / walls["cuvee datatrove, 2 workers"],
+        "ratio_best_other": ours / (times_dolma * dolma) if dolma else None,
+        "ratio_dolma": ours / dolma if dolma else None,
+        "two_workers": two_workers(console, scratch, {"filters": all_of_them, "language": some}),
     }
+
+
+def two_workers(console: Console, scratch: Path, documents: dict[str, Path]) -> dict[str, float]:
+    """How many times as fast two workers curate as one: the least seconds of two turns each, here."""
+    chains: dict[str, list[Any]] = {"filters": fineweb_chain("datatrove"), "language": ["language"]}
+    shown = Table("stage", "one worker, s", "two workers, s", "times as fast", title="Workers of one process")
+    found = {}
+    for name, chain in chains.items():
+        loaded = load_recipe(write_recipe(scratch, name, documents[name], chain))
+        walls: dict[int, list[float]] = {1: [], 2: []}
+        for turn in range(2):
+            for n_workers, seconds in walls.items():
+                run_dir = scratch / f"{name}-{n_workers}-{turn}"
+                with opened(run_dir), closing(LocalEngine(n_workers)) as engine:
+                    plan = make_plan(loaded, run_dir)
+                    start = time.perf_counter()
+                    Curation(plan, loaded.recipe, run_dir, engine, RunProgress()).run()
+                    seconds.append(time.perf_counter() - start)
+                shutil.rmtree(run_dir)
+        found[name] = min(walls[1]) / min(walls[2])
+        shown.add_row(name, *(f"{min(seconds):.1f}" for seconds in walls.values()), f"{found[name]:.2f}")
+    console.print(shown)
+    return found
 
 
 def write_documents(folder: Path, texts: Sequence[str]) -> Path:
@@ -260,21 +252,26 @@ def write_documents(folder: Path, texts: Sequence[str]) -> Path:
     return folder
 
 
-def write_recipe(scratch: Path, profile: str, documents: Path) -> Path:
-    """FineWeb's chain as a recipe."""
+def write_recipe(scratch: Path, name: str, documents: Path, chain: Sequence[Any] | None = None) -> Path:
+    """A recipe of FineWeb's chain under the profile `name`, or of another chain."""
     recipe = {
-        "name": profile,
+        "name": name,
         "inputs": [{"source": "dev", "path": str(documents / "*.jsonl")}],
-        "curate": [
-            {"gopher_repetition": {"profile": profile}},
-            {"gopher_quality": {"profile": profile}},
-            {"c4": {"profile": profile, "require_terminal_punctuation": False}},
-            {"fineweb": {"profile": profile}},
-        ],
+        "curate": list(chain or fineweb_chain(name)),
     }
-    path = scratch / f"{profile}.yaml"
+    path = scratch / f"{name}.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
     return path
+
+
+def fineweb_chain(profile: str) -> list[dict[str, Any]]:
+    """FineWeb's filters in its order."""
+    return [
+        {"gopher_repetition": {"profile": profile}},
+        {"gopher_quality": {"profile": profile}},
+        {"c4": {"profile": profile, "require_terminal_punctuation": False}},
+        {"fineweb": {"profile": profile}},
+    ]
 
 
 def dolma_command(folder: Path, scratch: Path) -> list[str | Path]:
@@ -286,81 +283,6 @@ def dolma_command(folder: Path, scratch: Path) -> list[str | Path]:
     dolma = environment("dolma").with_name("dolma")
     taggers = ["--taggers", "gopher_v2", "c4_v2", "--processes", "1"]
     return [dolma, "tag", "--documents", f"{folder}/documents/*.gz", "--experiment", "e", *taggers]
-
-
-def agreement(console: Console, scratch: Path, sample: list[str]) -> dict[str, Any]:
-    """The share of documents with datatrove's decision and reason, per family; and its scores, bit for
-    bit."""
-    table = pa.table({"text": pa.array(sample, pa.large_string())})
-    scored = {name: operator.scores(table) for name, operator in families("datatrove").items()}
-    ours = {name: families("datatrove")[name].reasons(scores).to_pylist() for name, scores in scored.items()}
-    documents = scratch / "documents.jsonl"
-    with documents.open("wb") as out:
-        for row in peer_rows(sample, scored):
-            out.write(orjson.dumps(row) + b"\n")
-    shown = Table(
-        "family",
-        "our words",
-        "stock",
-        "where stock differs (ours, datatrove's)",
-        title="same decision and reason",
-    )
-    same: dict[str, dict[str, float]] = {"our_words": {}, "stock": {}}
-    differ: dict[str, Counter[tuple[str | None, str | None]]] = {}
-    for mode, extra in (("our_words", ["words"]), ("stock", [])):
-        theirs = run_peer("decide", documents, scratch, *extra)
-        for name in ours:
-            pairs = [(mine, decision[name]) for mine, decision in zip(ours[name], theirs, strict=True)]
-            same[mode][name] = sum(mine == other for mine, other in pairs) / len(pairs)
-            differ[name] = Counter(pair for pair in pairs if pair[0] != pair[1])
-    for name in ours:
-        causes = ", ".join(f"{a}, {b}: {n}" for (a, b), n in differ[name].most_common(3))
-        shown.add_row(name, f"{same['our_words'][name]:.2%}", f"{same['stock'][name]:.2%}", causes)
-    console.print(shown)
-    checked = run_peer("scores", documents, scratch)
-    n_scores = sum(row["asked"] for row in checked)
-    wrong = Counter(name for row in checked for name in row["wrong"])
-    n_equal = n_scores - sum(wrong.values())
-    console.print(f"{n_equal:,} of {n_scores:,} scores are datatrove's, bit for bit. {dict(wrong) or ''}")
-    return {"agreement": same, "scores_compared": n_scores, "scores_equal": n_equal}
-
-
-def run_peer(job: str, documents: Path, scratch: Path, *extra: str) -> list[dict[str, Any]]:
-    """What datatrove says of each document."""
-    out = scratch / "out.jsonl"
-    subprocess.run([environment("datatrove"), PEER_SCRIPT, job, documents, out, *extra], check=True)
-    return [orjson.loads(line) for line in out.read_bytes().splitlines()]
-
-
-def peer_rows(sample: list[str], scored: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each document with our words, the sentences of each line that C4 may keep, and our scores by
-    parameter."""
-    texts = pa.chunked_array([pa.array(sample, pa.large_string())])
-    data, offsets = text_buffers(texts)
-    found = cut(data, offsets)
-    kept, kept_offsets, _ = c4_lines(data, offsets, LineRules(require_terminal_punctuation=False))
-    rows = []
-    for d, text in enumerate(sample):
-        lines = kept[kept_offsets[d] : kept_offsets[d + 1]].tobytes().decode().split("\n")
-        line_data, line_offsets = text_buffers(pa.chunked_array([pa.array(lines, pa.large_string())]))
-        counts = sentences(line_data, words(line_data, line_offsets, "english"), english=True)
-        scores = {}
-        for name, parameter in PARAMETERS.items():
-            family = name.partition(".")[0]
-            value = scored[family][name][d].as_py()
-            if value is not None:
-                scores[name] = (family, parameter, value)
-        sentence_counts = dict(zip(lines, counts.tolist(), strict=True))
-        rows.append({"text": text, "words": found[d], "sentences": sentence_counts, "scores": scores})
-    return rows
-
-
-def cut(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> list[list[str]]:
-    """The words of each document under the profile `datatrove`."""
-    found, raw = words(data, offsets, "english"), data.tobytes()
-    spans = zip(found.starts.tolist(), found.n_bytes.tolist(), strict=True)
-    texts = [raw[start : start + n_bytes].decode() for start, n_bytes in spans]
-    return [texts[a:b] for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """datatrove's four filters, run in datatrove's own environment by `benchmarks.filters`.
 
-python filters_peer.py decide DOCUMENTS OUT         each filter alone on each text: reason, and C4's rewritten
-text python filters_peer.py decide DOCUMENTS OUT words   the same with the words and sentences that come with
-the documents python filters_peer.py scores DOCUMENTS OUT         which scores that come with the documents
-are not datatrove's python filters_peer.py chain FOLDER OUT             FineWeb's chain as a pipeline, files
-in and files out
+python filters_peer.py decide DOCUMENTS OUT         each filter alone on each text: its reason
+python filters_peer.py decide DOCUMENTS OUT words   the same with the words and sentences that come along
+python filters_peer.py scores DOCUMENTS OUT         which of the scores that come along are not its own
+python filters_peer.py words DOCUMENTS OUT          its words of each text
+python filters_peer.py chain FOLDER OUT             FineWeb's chain as a pipeline, files in and files out
 """
 
 import json
@@ -27,6 +27,8 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
+from datatrove.utils.text import split_into_words
+from datatrove.utils.typeshelper import Languages
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     "gopher_repetition": GopherRepetitionFilter,
@@ -63,7 +65,7 @@ def main() -> None:
             row = json.loads(line)
             if job == "scores" or len(sys.argv) > 4:
                 use_words(row)
-            out.write(json.dumps(decide(row["text"]) if job == "decide" else scores(row)) + "\n")
+            out.write(json.dumps(JOBS[job](row)) + "\n")
 
 
 def use_words(row: dict[str, Any]) -> None:
@@ -73,18 +75,16 @@ def use_words(row: dict[str, Any]) -> None:
     c4_filters.split_into_sentences = lambda line, language: range(row["sentences"].get(line, 1))
 
 
-def decide(text: str) -> dict[str, Any]:
-    """The reason of each family, null where it keeps, and the text that C4 leaves."""
+def decide(row: dict[str, Any]) -> dict[str, Any]:
+    """The reason of each family, null where it keeps."""
     found: dict[str, Any] = {}
     for family, make in FAMILIES.items():
-        document = Document(text=text, id="")
+        document = Document(text=row["text"], id="")
         try:
             result = make().filter(document)
         except (ZeroDivisionError, ValueError) as error:  # datatrove divides by the number of words
             result = (False, type(error).__name__)
         found[family] = None if result is True else result[1]
-        if family.startswith("c4"):
-            found[f"{family}_text"] = document.text
     return found
 
 
@@ -115,6 +115,11 @@ def passes(text: str, family: str, parameter: str, threshold: float) -> bool:
     return one.filter(Document(text=text, id="")) is True
 
 
+def words(row: dict[str, Any]) -> dict[str, Any]:
+    """datatrove's words."""
+    return {"words": split_into_words(row["text"], Languages.english)}
+
+
 def chain(source: str, target: str) -> None:
     """FineWeb's order of filters, dropped documents written too."""
     filters = (
@@ -126,6 +131,12 @@ def chain(source: str, target: str) -> None:
     pipeline = [JsonlReader(source), *filters, JsonlWriter(f"{target}/kept")]
     LocalPipelineExecutor(pipeline, tasks=1, logging_dir=f"{target}/logs").run()
 
+
+JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "decide": decide,
+    "scores": scores,
+    "words": words,
+}
 
 if __name__ == "__main__":
     main()

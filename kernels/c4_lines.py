@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .eight_bytes import first_below
 from .jit import inlined, kernel
 from .pieces import strip
 from .short_hash import copy
@@ -24,8 +25,8 @@ POLICIES = (
 )
 _PHRASES = tuple(phrase.encode() for phrase in (LOREM_IPSUM, JAVASCRIPT, *POLICIES))
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
-# A letter that is rare in English stands for each phrase: where it is not, the phrase is not.
-_ANCHORS = np.array([phrase.index(letter) for phrase, letter in zip(_PHRASES, b"mjmvkkkk", strict=True)])
+_TRIPLES = ((105, 112, 115), (106, 97, 118), (118, 97, 99), (114, 109, 115), (111, 107, 105))
+"""Letters that no phrase is without: ips, jav, vac, rms, oki."""
 _PHRASE_OFFSETS = np.cumsum([0, *map(len, _PHRASES)])
 _PHRASE_BYTES = np.frombuffer(b"".join(_PHRASES), np.uint8)
 _OPENINGS = tuple(np.frombuffer(text, np.uint8) for text in (b"[edit]", b"[citation needed]"))
@@ -41,6 +42,16 @@ class LineRules(NamedTuple):
     remove_citations: bool = True
     require_terminal_punctuation: bool = True
     min_words_per_line: int = 3
+
+
+class KeptLines(NamedTuple):
+    """The lines that stay, all int64, (n_kept_lines,), in order."""
+
+    starts: NDArray[np.int64]
+    """Where each begins in the text that stays."""
+    ends: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    """Where it began in the text that came, or -1 if it has lost a citation mark since."""
 
 
 class LineCounts(NamedTuple):
@@ -66,7 +77,7 @@ def c4_lines(
     offsets: NDArray[np.int64],
     rules: LineRules,
     word_starts: NDArray[np.int64] | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], LineCounts]:
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], KeptLines, LineCounts]:
     """The lines of each document that C4 keeps, and why the others go.
 
     Lines are those of ``str.splitlines``, words those of ``str.split``; a line loses the white space at both
@@ -80,21 +91,19 @@ def c4_lines(
         word_starts: int64, (n_words,), ascending: where words of another kind begin, of which a line needs
             `min_words_per_line`; none: those of ``str.split``.
     Returns:
-        data: uint8, (n_kept_bytes,), offsets: int64, (n_docs + 1,), and the counts.
+        data: uint8, (n_kept_bytes,), offsets: int64, (n_docs + 1,), the lines in them, and the counts.
     Source: Raffel et al. 2020, section 2.2; the order of the rules and those that the paper does not name
     (long words,
         citations, policies) are those of its code in tensorflow_datasets, as datatrove has them.
     """
     tables = unicode_tables()
     classes = word_classes()
-    look = np.array([bool(tables.flags[b] & LINE_BREAK) or b >= 0x80 for b in range(256)])
-    anchors = np.zeros(256, np.bool_)
-    for phrase, at in zip(_PHRASES, _ANCHORS, strict=True):
-        anchors[[phrase[at], phrase[at] - 32]] = True
+    breaks = tables.flags[:256] & LINE_BREAK != 0
+    breaks[0x80:] = False
     starts = np.empty(0, np.int64) if word_starts is None else word_starts
-    arrays = (data, offsets, tables.page, tables.flags, classes.page, classes.entries, look, anchors)
-    kept, kept_offsets, counts = _c4_lines(*arrays, starts, word_starts is not None, *rules)
-    return kept, kept_offsets, LineCounts(*counts.T)
+    arrays = (data, offsets, tables.page, tables.flags, classes.page, classes.entries, breaks)
+    kept, kept_offsets, lines, counts = _c4_lines(*arrays, starts, word_starts is not None, *rules)
+    return kept, kept_offsets, KeptLines(*lines.T), LineCounts(*counts.T)
 
 
 def c4_lines_reference(
@@ -103,7 +112,7 @@ def c4_lines_reference(
     rules: LineRules,
     word_starts: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], LineCounts]:
-    """`c4_lines` with Python's string methods."""
+    """`c4_lines` with Python's string methods, but for where the lines came from."""
     texts, rows = [], []
     for start, end in pairwise(offsets):
         counts = dict.fromkeys(LineCounts._fields, 0)
@@ -162,40 +171,30 @@ def _c4_lines(
     flags: NDArray[np.uint8],
     word_page: NDArray[np.uint16],
     entries: NDArray[np.uint16],
-    look: NDArray[np.bool_],
-    anchors: NDArray[np.bool_],
+    breaks: NDArray[np.bool_],
     word_starts: NDArray[np.int64],
     counts_words: bool,
     max_word_length: int,
     remove_citations: bool,
     require_terminal_punctuation: bool,
     min_words_per_line: int,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     kept = np.empty(offsets[-1] - offsets[0] + 8, np.uint8)  # copy() may write seven bytes more
     kept_offsets = np.zeros(len(offsets), np.int64)
     counts = np.zeros((len(offsets) - 1, 9), np.int64)
-    n, w = 0, 0
+    lines = np.empty((_most_lines(data, offsets), 3), np.int64)
+    n, n_lines, w = 0, 0, 0
     for d in range(len(counts)):
-        begin, i, end = n, offsets[d], offsets[d + 1]
-        text, some = data[:end], False
+        begin, first_line, i, end = n, n_lines, offsets[d], offsets[d + 1]
+        text = data[:end]
         while i < end:
             line = i
-            code, following = 0, i
-            while i < end:
-                while i < end and not look[text[i]]:
-                    i += 1
-                if i == end:
-                    break
-                code, following = decode(text, i)
-                if flags[entry(page, code)] & LINE_BREAK:
-                    break
-                i = following
-            stop = i
+            i = _line_end(text, i, end, page, flags, breaks)
+            start, stop = strip(text, line, i, word_page, entries)
             if i < end:
-                i = following
-                i += code == _CR and i < end and text[i] == _LF
+                is_pair = text[i] == _CR and i + 1 < end and text[i + 1] == _LF
+                i = i + 2 if is_pair else decode(text, i)[1]
             counts[d, 0] += 1
-            start, stop = strip(text, line, stop, word_page, entries)
             n_words, longest, has_bracket = _measure(text, start, stop, max_word_length, word_page, entries)
             if counts_words:
                 n_words = 0
@@ -205,40 +204,78 @@ def _c4_lines(
             if max_word_length and longest > max_word_length:
                 counts[d, 1] += 1
                 continue
-            at = n + some  # room for the newline before it
+            at = n + (n_lines > first_line)  # room for the newline before it
             length = stop - start
+            lines[n_lines, 0], lines[n_lines, 2] = at, start
             if has_bracket and remove_citations:
                 length, n_citations = _without_citations(text, start, stop, page, flags, kept, at)
                 counts[d, 8] += n_citations
+                lines[n_lines, 2] = -1 if n_citations else start
             else:
                 copy(text, start, length, kept, at)
-            found = kept[at : at + length]
             reason = 0
-            if require_terminal_punctuation and not _ends(found):
+            if require_terminal_punctuation and not _ends(kept, at, at + length):
                 reason = 2
             elif n_words < min_words_per_line:
                 reason = 3
             else:
-                phrases = _phrases(found, anchors)
+                has_phrase, has_curly = _may_hold_phrase(kept, at, at + length)
+                phrases = _phrases(kept[at : at + length]) if has_phrase else 0
                 counts[d, 4] += phrases & _IS_LOREM
                 if phrases & _IS_JAVASCRIPT:
                     reason = 5
                 else:
-                    counts[d, 6] += _has(found, _CURLY)
+                    counts[d, 6] += has_curly
                     reason = 7 if phrases & _IS_POLICY else 0
             if reason:
                 counts[d, reason] += 1
                 continue
-            if some:
+            if n_lines > first_line:
                 kept[n] = _LF
-            some = True
             n = at + length
+            lines[n_lines, 1] = n
+            n_lines += 1
         first, last = strip(kept, begin, n, word_page, entries)
-        for k in range(last - first):
+        for k in range(last - first if first > begin else 0):
             kept[begin + k] = kept[first + k]
         n = begin + last - first
+        for k in range(first_line, n_lines):
+            for side in range(2):
+                lines[k, side] = min(max(lines[k, side] - (first - begin), begin), n)
         kept_offsets[d + 1] = n
-    return kept[:n], kept_offsets, counts
+    return kept[:n], kept_offsets, lines[:n_lines], counts
+
+
+@kernel
+def _most_lines(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> int:
+    """No fewer than the lines of all documents: each ends with a document, a control character, or a byte of
+    U+0085, U+2028 or U+2029."""
+    n = len(offsets)
+    for i in range(offsets[0], offsets[-1]):
+        byte = data[np.uint64(i)]
+        n += (byte < 0x20) | (byte == 0x85) | (byte == 0xA8) | (byte == 0xA9)
+    return n
+
+
+@inlined
+def _line_end(
+    data: NDArray[np.uint8],
+    i: int,
+    end: int,
+    page: NDArray[np.uint16],
+    flags: NDArray[np.uint8],
+    breaks: NDArray[np.bool_],
+) -> int:
+    """The first byte of the line break that ends the line at byte i, or `end`."""
+    i = first_below(data, i, end, 0x20)
+    while i < end and not breaks[data[i]]:
+        following = i + 1
+        if data[i] >= 0x80:
+            code, following = decode(data, i)
+            if flags[entry(page, code)] & LINE_BREAK:
+                break
+        i = first_below(data, following, end, 0x20)
+    return i
 
 
 @kernel
@@ -250,19 +287,27 @@ def _measure(
     page: NDArray[np.uint16],
     entries: NDArray[np.uint16],
 ) -> tuple[int, int, bool]:
-    """The words of a line, the code points of the longest (0: not too many), and whether it has brackets."""
-    n_words, longest, length, has_bracket, high = 0, 0, 0, False, np.uint8(0)
-    white = True
-    for k in range(start, end):
-        is_white = (entries[text[k]] & WHITE) != 0
-        n_words += white and not is_white
-        white = is_white
-        has_bracket |= text[k] == _OPEN
-        high |= text[k]
-    if high < 0x80 and end - start <= max_word_length:
+    """The words of a stripped line, the code points of the longest (0: not too many), and whether it has
+    brackets."""
+    n_words, has_bracket, other_white, has_long = int(start < end), False, False, False
+    for k in range(start + 1, end):
+        n_words += _is_white(text[np.uint64(k - 1)]) & (not _is_white(text[np.uint64(k)]))
+    # A word that is too long fills a block of half that length.
+    n_block = max(max_word_length // 2, 1) if max_word_length else end - start
+    block = start
+    while block < end:
+        stop, some_white = min(block + n_block, end), False
+        for k in range(block, stop):
+            byte = text[np.uint64(k)]
+            some_white |= _is_white(byte)
+            has_bracket |= byte == _OPEN
+            # What white space beyond ASCII begins with.
+            other_white |= (byte == 0xC2) | ((byte >= 0xE1) & (byte <= 0xE3))
+        has_long |= not some_white
+        block = stop
+    if not other_white and not (has_long and end - start > max_word_length > 0):
         return n_words, 0, has_bracket
-    n_words = 0
-    i = start
+    n_words, longest, length, i = 0, 0, 0, start
     while i < end:
         if text[i] < 0x80:
             found, i = entries[text[i]], i + 1
@@ -276,6 +321,12 @@ def _measure(
             length += 1
             longest = max(longest, length)
     return n_words, longest, has_bracket
+
+
+@inlined
+def _is_white(byte: int) -> bool:
+    """White space of ASCII, without a branch: LLVM makes loops of vectors of what calls it."""
+    return (byte == 0x20) | ((byte >= 9) & (byte <= 13)) | ((byte >= 28) & (byte <= 31))
 
 
 @kernel
@@ -326,40 +377,46 @@ def _citation(text: NDArray[np.uint8], start: int, page: NDArray[np.uint16], fla
 
 
 @inlined
-def _ends(line: NDArray[np.uint8]) -> bool:
-    n = len(line)
-    if n == 0 or (n >= 3 and line[n - 1] == _DOT and line[n - 2] == _DOT and line[n - 3] == _DOT):
-        return False
-    return line[n - 1] in _ENDINGS
+def _ends(data: NDArray[np.uint8], start: int, end: int) -> bool:
+    is_ellipsis = (
+        end - start >= 3 and data[end - 1] == _DOT and data[end - 2] == _DOT and data[end - 3] == _DOT
+    )
+    return start < end and not is_ellipsis and data[end - 1] in _ENDINGS
 
 
 @inlined
-def _has(line: NDArray[np.uint8], byte: int) -> bool:
-    found = False
-    for i in range(len(line)):
-        found |= line[i] == byte
-    return found
+def _may_hold_phrase(data: NDArray[np.uint8], start: int, end: int) -> tuple[bool, bool]:
+    """Whether a line may hold a phrase, and whether it has a curly bracket.
+
+    Three letters stand for each phrase, which are rare elsewhere: the loop has no branch, so LLVM makes one
+    of vectors of it.
+    """
+    found, has_curly = False, False
+    for i in range(start, end):
+        has_curly |= data[np.uint64(i)] == _CURLY
+    for i in range(start, end - 2):
+        # Indices without a sign spare the test for it, without which there are vectors.
+        a, b, c = data[np.uint64(i)] | 0x20, data[np.uint64(i + 1)] | 0x20, data[np.uint64(i + 2)] | 0x20
+        for letters in _TRIPLES:
+            found |= (a == letters[0]) & (b == letters[1]) & (c == letters[2])
+    return found, has_curly
 
 
 @kernel
-def _phrases(line: NDArray[np.uint8], anchors: NDArray[np.bool_]) -> int:
+def _phrases(line: NDArray[np.uint8]) -> int:
     """Which phrases a line holds, as flags."""
     found = 0
-    for i in range(len(line)):
-        if not anchors[line[i]]:
-            continue
-        letter = line[i] | 0x20
-        for p in range(len(_ANCHORS)):
-            if _PHRASE_BYTES[_PHRASE_OFFSETS[p] + _ANCHORS[p]] != letter:
-                continue
-            first, n_bytes = i - _ANCHORS[p], _PHRASE_OFFSETS[p + 1] - _PHRASE_OFFSETS[p]
-            same = first >= 0 and first + n_bytes <= len(line)
+    for p in range(len(_PHRASE_OFFSETS) - 1):
+        first, n_bytes = _PHRASE_OFFSETS[p], _PHRASE_OFFSETS[p + 1] - _PHRASE_OFFSETS[p]
+        for i in range(len(line) - n_bytes + 1):
             j = 0
-            while same and j < n_bytes:
-                byte = line[first + j]
-                byte += 32 if 0x41 <= byte <= 0x5A else 0
-                same = byte == _PHRASE_BYTES[_PHRASE_OFFSETS[p] + j]
+            while j < n_bytes and _lower(line[i + j]) == _PHRASE_BYTES[first + j]:
                 j += 1
-            if same:
+            if j == n_bytes:
                 found |= _IS_LOREM if p == 0 else _IS_JAVASCRIPT if p == 1 else _IS_POLICY
     return found
+
+
+@inlined
+def _lower(byte: int) -> int:
+    return byte + 32 if 0x41 <= byte <= 0x5A else byte

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .english_rules import UNITS, english_special_tokens
 from .jit import inlined, kernel
-from .short_hash import short_hash
+from .short_hash import N_OUTLINES, outline, short_hash
 from .word_classes import AFFIX, ICON, LETTERS, LOWER, PREFIX, QUOTES, UPPER
 
 _DOT, _PLUS, _U, _S, _s, _C, _A, _F, _K, _DOLLAR = map(ord, ".+USsCAFK$")
@@ -40,7 +40,7 @@ class Specials(NamedTuple):
     n_slots or
         behind it; 0 is empty.
     splits: int64, (n_slots,), characters of the first token | of the second << 8 | number of tokens << 16.
-    ends: bool, (32768,), the first bytes, last bytes and lengths (five bits of each) that special cases have.
+    ends: bool, (32768,), the `outline` of each special case.
     """
 
     hashes: NDArray[np.uint64]
@@ -56,7 +56,7 @@ def english_specials() -> Specials:
         second = len(tokens[1]) if len(tokens) > 1 else 0
         entries.append((text, False, len(tokens[0]) | second << 8 | len(tokens) << 16))
     hashes, splits = np.zeros(_N_SLOTS, np.uint64), np.zeros(_N_SLOTS, np.int64)
-    ends = np.zeros(1 << 15, np.bool_)
+    ends = np.zeros(N_OUTLINES, np.bool_)
     for text, is_unit, split in entries:
         encoded = np.frombuffer(text.encode(), np.uint8)
         h = np.uint64(short_hash(encoded, 0, len(encoded)))
@@ -65,7 +65,7 @@ def english_specials() -> Specials:
         while hashes[slot] not in (0, h):
             slot = (slot + 1) % _N_SLOTS
         hashes[slot], splits[slot] = h, split
-        ends[_ends(encoded[0], encoded[-1], len(encoded))] |= not is_unit
+        ends[outline(encoded[0], encoded[-1], len(encoded))] |= not is_unit
     assert max(len(text.encode()) for text, _, _ in entries) <= _LONGEST
     return Specials(hashes, splits, ends)
 
@@ -82,14 +82,9 @@ def special(
     """The split of data[start:start + n_bytes] if it is a special case, else -1."""
     if n_bytes == 0 or n_bytes > _LONGEST:
         return -1
-    if not ends[_ends(data[start], data[start + n_bytes - 1], n_bytes)]:
+    if not ends[outline(data[start], data[start + n_bytes - 1], n_bytes)]:
         return -1
     return _find(short_hash(data, start, n_bytes), hashes, splits)
-
-
-@kernel
-def _ends(first: int, last: int, n_bytes: int) -> int:
-    return (int(first) & 31) << 10 | (int(last) & 31) << 5 | (n_bytes & 31)
 
 
 @inlined
@@ -103,13 +98,14 @@ def _find(h: np.uint64, hashes: NDArray[np.uint64], splits: NDArray[np.int64]) -
     return -1
 
 
-@kernel
+@inlined
 def tokenize_chunk(
     data: NDArray[np.uint8],
     positions: NDArray[np.int64],
     codes: NDArray[np.int32],
     classes: NDArray[np.uint16],
     n: int,
+    has_digits: bool,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
     ends: NDArray[np.bool_],
@@ -121,6 +117,7 @@ def tokenize_chunk(
     Args:
         positions: int64, (n + 1,), where each character begins in `data`, and where the last one ends.
         codes, classes: the characters and their entries in the table of `word_classes`.
+        has_digits: whether one of them is a digit.
         cuts: int64, at least (n,).
     """
     low, high, n_cuts, n_tail, size = 0, n, 0, 0, -1
@@ -135,7 +132,9 @@ def tokenize_chunk(
                 cuts[n_cuts] = low
                 n_cuts, low = n_cuts + 1, low + prefix
                 break
-        suffix = _suffix(data, positions, codes, classes, low + prefix, high, hashes, splits, ends)
+        suffix = _suffix(
+            data, positions, codes, classes, low + prefix, high, has_digits, hashes, splits, ends
+        )
         if suffix:
             kept = positions[high - suffix] - positions[low]
             split = special(data, positions[low], kept, hashes, splits, ends)
@@ -194,6 +193,7 @@ def _suffix(
     classes: NDArray[np.uint16],
     low: int,
     high: int,
+    has_digits: bool,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
     ends: NDArray[np.bool_],
@@ -214,7 +214,7 @@ def _suffix(
         found = 2
     if last == _ELLIPSIS and before == _ELLIPSIS:
         found = 2
-    digit = high - 1
+    digit = high - 1 if has_digits else low - 1
     while digit >= low and digit > high - 8 and not _is_digit(codes[digit]):
         digit -= 1
     if low <= digit < high - 1 and _is_digit(codes[digit]):

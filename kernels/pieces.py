@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .eight_bytes import first_beyond_ascii, first_equal
 from .grouping import group
 from .jit import inlined, kernel
 from .short_hash import short_hash
@@ -112,7 +113,7 @@ def _pieces(
     for d in range(len(counts)):
         n_newlines = 0
         for i in range(offsets[d], offsets[d + 1]):
-            n_newlines += data[i] == _LF
+            n_newlines += data[np.uint64(i)] == _LF
         room = max(room, n_newlines + 1)
     keys, characters = np.empty(room, np.uint64), np.empty(room, np.int64)
     first, count, table = (
@@ -154,32 +155,28 @@ def _pieces(
     return counts
 
 
-@kernel
+@inlined
 def _next_cut(data: NDArray[np.uint8], i: int, end: int, n_breaks: int) -> int:
     """Where the next `n_breaks` newlines begin, or `end`."""
-    while i < end:
-        if data[i] == _LF and (n_breaks == 1 or (i + 1 < end and data[i + 1] == _LF)):
-            return i
-        i += 1
-    return end
+    i = first_equal(data, i, end, _LF)
+    while n_breaks == 2 and i < end and not (i + 1 < end and data[i + 1] == _LF):
+        i = first_equal(data, i + 1, end, _LF)
+    return i
 
 
 @kernel
 def _length_and_last(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, int]:
     """The number of code points of a piece, and the last one, or -1."""
-    high = np.uint8(0)
-    for k in range(start, end):
-        high |= data[k]
-    if high < 0x80:
-        return end - start, int(data[end - 1]) if end > start else -1
-    text, n, last, i = data[:end], 0, -1, start
+    text, n_extra, i = data[:end], 0, start
+    last = int(data[end - 1]) if start < end else -1
     while i < end:
-        if text[i] < 0x80:
-            last, i = int(text[i]), i + 1
-        else:
-            last, i = decode(text, i)
-        n += 1
-    return n, last
+        i = first_beyond_ascii(data, i, end)
+        if i < end:
+            code, following = decode(text, i)
+            n_extra += following - i - 1
+            last = code if following == end else last
+            i = following
+    return end - start - n_extra, last
 
 
 @kernel

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .grouping import group, n_slots_for
 from .jit import inlined, kernel
-from .short_hash import copy, load8, mix, short_hash
+from .short_hash import SEED, copy, load8, load_few, mix, short_hash, store8
 from .words import Words
 
 Counting = Literal["later", "all"]
@@ -156,10 +156,15 @@ def _ngram_repetition(
             word = begin + i
             characters[i + 1] = characters[i] + n_characters[word]
             positions[i + 1] = positions[i] + n_bytes[word]
-            hashes[i] = short_hash(data, starts[word], n_bytes[word])
-            keys[i], places[i] = hashes[i] * _K, i  # so that mixing in the next word is not symmetric
-            if later:
+            if n_bytes[word] <= 8 and starts[word] + 8 <= len(data):
+                # Most words: one load, one store.
+                eight = load_few(data, starts[word], n_bytes[word])
+                hashes[i] = mix(np.uint64(n_bytes[word]) * SEED, eight)
+                store8(joined, positions[i], eight)
+            else:
+                hashes[i] = short_hash(data, starts[word], n_bytes[word])
                 copy(data, starts[word], n_bytes[word], joined, positions[i])
+            keys[i], places[i] = hashes[i] * _K, i  # so that mixing in the next word is not symmetric
         totals[d] = characters[n_words]
         n_places = n_words
         # Level by level: an n-gram can be repeated only where both (n-1)-grams in it are.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .jit import kernel
 from .unicode_tables import decode
-from .word_classes import QUOTES, TERMINAL, TERMINAL_PUNCTUATION, word_classes
+from .word_classes import ALNUM, QUOTES, TERMINAL, TERMINAL_PUNCTUATION, word_classes
 from .word_kinds import ENDS_SENTENCE, PUNCTUATION
 from .words import Words
 
@@ -89,7 +89,10 @@ def _sentences(
                 ended = ended or (kinds[k] & ENDS_SENTENCE) != 0
             else:
                 n_sentences += ended
-                ended = _ends_sentence(data[: starts[k] + n_bytes[k]], starts[k], page, entries)
+                end = starts[k] + n_bytes[k]
+                ended = entries[data[end - 1]] & ALNUM == 0 or data[end - 1] >= 0x80
+                if ended:
+                    ended = _ends_sentence(data[:end], starts[k], page, entries)
         counts[d] = n_sentences
     return counts
 

@@ -8,6 +8,9 @@ from .jit import inlined
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)
+SEED = _K2
+"""The hash of no bytes; `mix(n_bytes * SEED, word)` is that of eight bytes or fewer."""
+N_OUTLINES = 1 << 15
 
 
 @inlined
@@ -18,8 +21,15 @@ def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
     Two different ranges agree with a probability near 2**-64: multiply-xorshift rounds over all bytes and the
     length.
     """
-    h = np.uint64(n_bytes) * _K2
+    h = np.uint64(n_bytes) * SEED
     i, end = start, start + n_bytes
+    if n_bytes >= 32:
+        # Two chains of multiplications side by side take half the time of one.
+        other = _K1
+        while i + 16 <= end:
+            h, other = mix(h, load8(data, i)), mix(other, load8(data, i + 8))
+            i += 16
+        h = mix(h, other)
     while i + 8 <= end:
         h = mix(h, load8(data, i))
         i += 8
@@ -29,10 +39,20 @@ def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
 
 
 @inlined
+def outline(first: int, last: int, n_bytes: int) -> int:
+    """What a word is like at a glance, below `N_OUTLINES`: five bits of its first and last byte and of its
+    length.
+
+    ASCII letters have the same five bits in either case.
+    """
+    return (int(first) & 31) << 10 | (int(last) & 31) << 5 | (n_bytes & 31)
+
+
+@inlined
 def load_few(data: NDArray[np.uint8], i: int, n_bytes: int) -> np.uint64:
-    """data[i:i + n_bytes], fewer than eight bytes, as the low end of a little-endian number."""
+    """data[i:i + n_bytes], one to eight bytes, as the low end of a little-endian number."""
     if i + 8 <= len(data):
-        return load8(data, i) & ((np.uint64(1) << np.uint64(8 * n_bytes)) - np.uint64(1))
+        return load8(data, i) & (~np.uint64(0) >> np.uint64(64 - 8 * n_bytes))
     word = np.uint64(0)
     for k in range(n_bytes):
         word |= np.uint64(data[i + k]) << np.uint64(8 * k)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .jit import kernel
 from .pieces import strip
-from .short_hash import short_hash
+from .short_hash import N_OUTLINES, outline, short_hash
 from .unicode_tables import LINE_BREAK, decode, entry, unicode_tables
 from .word_classes import word_classes
 from .word_kinds import ALNUM_FIRST, ALPHABETIC, SYMBOLIC
@@ -125,7 +125,10 @@ def word_statistics(
     encoded = [np.frombuffer(word.encode(), np.uint8) for word in stop_words]
     hashes = np.unique(np.array([short_hash(word, 0, len(word)) for word in encoded], np.uint64))
     longest = max(map(len, encoded), default=0)
-    counts = _word_statistics(data, *words, hashes, longest, fold_and_repeat)
+    outlines = np.zeros(N_OUTLINES, np.bool_)
+    for word in filter(len, encoded):
+        outlines[outline(word[0], word[-1], len(word))] = True
+    counts = _word_statistics(data, *words, hashes, outlines, longest, fold_and_repeat)
     return WordStatistics(*counts.T)
 
 
@@ -253,6 +256,7 @@ def _word_statistics(
     kinds: NDArray[np.uint8],
     offsets: NDArray[np.int64],
     stop_hashes: NDArray[np.uint64],
+    outlines: NDArray[np.bool_],
     longest: int,
     fold_and_repeat: bool,
 ) -> NDArray[np.int64]:
@@ -260,22 +264,25 @@ def _word_statistics(
     folded = np.empty(max(longest, 1), np.uint8)
     for d in range(len(counts)):
         total, alphabetic, symbolic, symbolic_characters, alnum_first, n_stop = 0, 0, 0, 0, 0, 0
-        met = np.uint64(0)
         for k in range(offsets[d], offsets[d + 1]):
+            is_symbolic = kinds[k] & SYMBOLIC != 0
             total += n_characters[k]
             alphabetic += kinds[k] & ALPHABETIC != 0
             alnum_first += kinds[k] & ALNUM_FIRST != 0
-            if kinds[k] & SYMBOLIC:
-                symbolic += 1
-                symbolic_characters += n_characters[k]
-            if n_bytes[k] <= longest:
-                if fold_and_repeat:
-                    for j in range(n_bytes[k]):
-                        byte = data[starts[k] + j]
-                        folded[j] = byte + 32 if 0x41 <= byte <= 0x5A else byte
-                    n_stop += _stop_word(stop_hashes, short_hash(folded, 0, n_bytes[k])) != 0
-                else:
-                    met |= _stop_word(stop_hashes, short_hash(data, starts[k], n_bytes[k]))
+            symbolic += is_symbolic
+            symbolic_characters += is_symbolic * n_characters[k]
+        met = np.uint64(0)
+        for k in range(offsets[d], offsets[d + 1]):
+            start, length = starts[k], n_bytes[k]
+            if length > longest or not outlines[outline(data[start], data[start + length - 1], length)]:
+                continue
+            if fold_and_repeat:
+                for j in range(length):
+                    byte = data[start + j]
+                    folded[j] = byte + 32 if 0x41 <= byte <= 0x5A else byte
+                n_stop += _stop_word(stop_hashes, short_hash(folded, 0, length)) != 0
+            else:
+                met |= _stop_word(stop_hashes, short_hash(data, start, length))
         counts[d, 0], counts[d, 1] = offsets[d + 1] - offsets[d], total
         counts[d, 2], counts[d, 3], counts[d, 4] = alphabetic, symbolic, symbolic_characters
         counts[d, 5], counts[d, 6] = alnum_first, n_stop if fold_and_repeat else _n_ones(met)

@@ -19,17 +19,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .eight_bytes import first_below, first_no_letter
 from .english_rules import english_words_reference
 from .english_words import english_specials, special, tokenize_chunk
 from .jit import inlined, kernel
 from .uax29_words import uax29_words, uax29_words_reference
 from .unicode_tables import decode
-from .word_classes import ALNUM, BREAK_CLASS, NUMERIC, WHITE, word_classes
+from .word_classes import ALPHA, WHITE, word_classes
 from .word_kinds import ALNUM_FIRST, ALPHABETIC, kinds_of, kinds_reference
 
 Segmentation = Literal["whitespace", "uax29", "english"]
 
-_FULL_STOP, _COMMA, _SEMICOLON, _COLON, _QUESTION, _CLOSING, _LOWERCASE_A = map(ord, ".,;:?)a")
+_BLANK, _FULL_STOP, _COMMA, _SEMICOLON, _COLON, _QUESTION, _CLOSING, _LOWERCASE_A = map(ord, " .,;:?)a")
 
 
 class Words(NamedTuple):
@@ -124,7 +125,13 @@ def _whitespace(
         i, end = offsets[d], offsets[d + 1]
         while i < end:
             start, n_extra, first, any_of, all_of = i, 0, 0, 0, 0xFFFF
-            while i < end:
+            following = i + 1
+            if text[i] < 0x80 and entries[text[i]] & ALPHA:
+                # What begins with a letter is told by it; where it ends is all that is left to find.
+                i = first_below(data, i, end, _BLANK + 1)
+                first = any_of = all_of = entries[text[start]]
+                following = i + 1
+            while i < end and text[i] != _BLANK:
                 if text[i] < 0x80:
                     found, following = entries[text[i]], i + 1
                 else:
@@ -141,8 +148,7 @@ def _whitespace(
                 starts[n], n_bytes[n], n_characters[n] = start, i - start, i - start - n_extra
                 kinds[n] = kinds_of(first, any_of, all_of, i - start - n_extra)
                 n += 1
-            if i < end:
-                i = following
+            i = max(i, following) if i < end else i
         word_offsets[d + 1] = n
 
 
@@ -172,22 +178,18 @@ def _english(
         text = data[: offsets[d + 1]]
         i, end = offsets[d], offsets[d + 1]
         while i < end:
-            start, n_digits = i, 0
-            while i < end and text[i] < 0x80 and entries[text[i]] & ALNUM:
-                n_digits += entries[text[i]] & BREAK_CLASS == NUMERIC
-                i += 1
-            mark = 0 if i in (start, end) or text[i] >= 128 else text[i]
-            letters = i - start
-            if i > start and (i == end or entries[mark] & WHITE):
-                # ASCII letters are one word unless special ("cannot"), and numbers unless a unit follows.
-                plain = n_digits == 0 or entries[text[i - 1]] & BREAK_CLASS == NUMERIC
-                if plain and special(text, start, letters, hashes, splits, ends) < 0:
+            start = i
+            i = first_no_letter(text, i, end)
+            letters, mark = i - start, 0 if i == end or text[i] >= 0x80 else text[i]
+            if letters and (i == end or entries[mark] & WHITE):
+                # ASCII letters are one word unless special ("cannot").
+                if special(text, start, letters, hashes, splits, ends) < 0:
                     starts[n], n_bytes[n], n_characters[n] = start, letters, letters
-                    kinds[n] = ALNUM_FIRST | (ALPHABETIC if n_digits < letters else 0)
+                    kinds[n] = ALNUM_FIRST | ALPHABETIC
                     n += 1
                     i += 1
                     continue
-            elif n_digits == 0 and _cuts_off(text, i, letters, mark) and _chunk_ends(text, i + 1, entries):
+            elif letters and _cuts_off(text, i, letters, mark) and _chunk_ends(text, i + 1, entries):
                 # ASCII letters and one mark are two words, unless special ("Mr.", "cannot,").
                 whole = special(text, start, letters + 1, hashes, splits, ends)
                 if whole < 0 and special(text, start, letters, hashes, splits, ends) < 0:
@@ -198,8 +200,11 @@ def _english(
                     n += 2
                     i += 2
                     continue
+            elif not letters and entries[mark] & WHITE:
+                i += 1
+                continue
             i = start
-            length = 0
+            length, has_digits = 0, False
             while i < end:
                 if text[i] < 0x80:
                     code, following = int(text[i]), i + 1
@@ -210,11 +215,14 @@ def _english(
                 if found & WHITE:
                     break
                 positions[length], codes[length], classes[length] = i, code, found
+                has_digits |= 0x30 <= code <= 0x39
                 length += 1
                 i = following
             if length:
                 positions[length] = i
-                n_tokens = tokenize_chunk(text, positions, codes, classes, length, hashes, splits, ends, cuts)
+                n_tokens = tokenize_chunk(
+                    text, positions, codes, classes, length, has_digits, hashes, splits, ends, cuts
+                )
                 cuts[n_tokens] = length
                 for k in range(n_tokens):
                     first, last = cuts[k], cuts[k + 1]

@@ -94,6 +94,8 @@ class Operator(BaseModel):
     """Part of a stage's hash: raise it when the same parameters give other results."""
     reads: ClassVar[tuple[str, ...]] = ("text",)
     writes: ClassVar[tuple[str, ...]] = ()
+    holds_gil: ClassVar[bool] = False
+    """Whether Python's global lock is held most of the time, so that threads would wait for each other."""
 
     @classmethod
     def columns_read(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import Field
 
 from ..kernels.c4_lines import LineCounts, LineRules, c4_lines
@@ -13,7 +11,7 @@ from ..kernels.sentences import sentences
 from .base import Filter, Rule, Scores
 from .icu import icu_sentences
 from .text_column import large_strings, one_chunk, text_buffers
-from .word_pass import Profile, column_words
+from .word_pass import Profile, column_words, line_words
 
 
 class C4(Filter):
@@ -69,19 +67,18 @@ class C4(Filter):
         )
         by_icu = self.profile == "icu"
         word_starts = column_words(table["text"], "icu").starts if by_icu else None
-        data, offsets, counts = c4_lines(*text_buffers(table["text"]), rules, word_starts)
-        lines = large_strings(data, offsets)
-        n_sentences = icu_sentences(data, offsets) if by_icu else self._sentences(data, lines)
+        data, offsets, lines, counts = c4_lines(*text_buffers(table["text"]), rules, word_starts)
+        if by_icu:
+            n_sentences = icu_sentences(data, offsets)
+        else:
+            english = self.profile == "datatrove"
+            words = line_words(table["text"], data, offsets, lines, "english" if english else "whitespace")
+            n_sentences = sentences(data, words, english)
         n_lines, *reasons = map(pa.array, counts)
         columns = (pa.array(n_sentences), *reasons, n_lines)
         scores = dict(zip(self.writes[1:], columns, strict=True))
         stays = pc.and_(self.reasons(scores).is_null(), text.is_valid())
-        return {"text": pc.if_else(stays, lines, text), **scores}
-
-    def _sentences(self, data: NDArray[np.uint8], lines: pa.Array) -> NDArray[np.int64]:
-        english = self.profile == "datatrove"
-        words = column_words(pa.chunked_array([lines]), "english" if english else "whitespace")
-        return sentences(data, words, english)
+        return {"text": pc.if_else(stays, large_strings(data, offsets), text), **scores}
 
     def rules(self) -> Sequence[Rule]:
         """The document rules, under datatrove's names."""

@@ -47,6 +47,7 @@ class Extract(Map):
 
     name = "extract"
     writes = ("text", "extract.n_html_characters")
+    holds_gil = True
 
     extractor: Literal["resiliparse", "trafilatura"] = Field("resiliparse", description="which one extracts")
     main_content: bool = Field(True, description="resiliparse: leave out navigation, headers, footers")

@@ -29,6 +29,7 @@ class FixUnicode(Map):
 
     name = "fix_unicode"
     writes = ("text", "fix_unicode.n_lines")
+    holds_gil = True
 
     unescape_html: bool | Literal["auto"] = Field(
         "auto", description="replace entities; auto: unless the text has tags"

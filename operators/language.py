@@ -42,6 +42,7 @@ class Language(Filter):
     name = "language"
     reads = ("text", "lang")
     writes = ("language.label", "language.confidence", "lang")
+    holds_gil = True
 
     keep: list[str] | None = Field(
         None, description="languages that stay, as codes of lid.176; null keeps all"

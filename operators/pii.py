@@ -70,6 +70,7 @@ class Pii(Map):
     name = "pii"
     version = 2
     writes = ("text", "pii.n_emails", "pii.n_ips", "pii.n_phones")
+    holds_gil = True
 
     replace_email: str = Field("email@example.com", description="what stands for an e-mail address")
     replace_ip: str = Field("192.0.2.1", description="what stands for a public IPv4 address")

@@ -9,7 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from ..kernels.gather_words import matching_documents, take_words
+from ..kernels.c4_lines import KeptLines
+from ..kernels.gather_words import matching_documents, take_words, words_of_lines
+from ..kernels.spans import copy_ranges
 from ..kernels.words import Segmentation, Words, words
 from . import icu
 from .files import check_installed
@@ -73,6 +75,36 @@ def column_words(column: pa.ChunkedArray, segmentation: Segmentation | Literal["
         if matches is not None:
             return take_words(before[2], before[1], matches, offsets)
     found = icu.icu_words(data, offsets) if segmentation == "icu" else words(data, offsets, segmentation)
+    return _remembered(data, offsets, segmentation, found)
+
+
+def line_words(
+    column: pa.ChunkedArray,
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    lines: KeptLines,
+    segmentation: Segmentation,
+) -> Words:
+    """The words of a text of which lines were kept, taken from the words of `column` that they stood in.
+
+    Only lines that have changed are cut into words anew. These words are the last pass from now on.
+
+    Args:
+        data, offsets, lines: what stays of `column`, as `c4_lines` gives it.
+    """
+    is_changed = lines.sources < 0
+    lengths = lines.ends - lines.starts
+    changed = words(*copy_ranges(data, lines.starts[is_changed], lengths[is_changed]), segmentation)
+    found = words_of_lines(column_words(column, segmentation), changed, *lines, offsets)
+    return _remembered(data, offsets, segmentation, found)
+
+
+def _remembered(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    segmentation: Segmentation | Literal["icu"],
+    found: Words,
+) -> Words:
     if offsets[-1] - offsets[0] <= MAX_SHARED_BYTES:
         _last.passes[segmentation] = (data, offsets, found)
     return found

@@ -32,6 +32,9 @@ MANIFEST = "manifest.json"
 STATE = "state.arrow"
 TIMINGS = "timings.jsonl"
 N_SHOWN = 5
+PROCESSES_PAY_BYTES = 64 << 20
+"""Input from which on two processes, which take two seconds to start, end before two threads that share a
+lock."""
 
 
 class Curation:
@@ -110,12 +113,25 @@ class Curation:
                 self.note(stage.folder, result)
                 bar.shard(result)
 
-            self.engine.map_shards(run_shard, missing, on_result)
+            self.engine.map_shards(
+                run_shard, missing, on_result, isolated=self.needs_processes(stage, len(missing))
+            )
         for task in missing:
             task.quarantine.unlink(missing_ok=True)
             if task.index in broken:
                 write_json(task.quarantine, {"shard": str(task.shard), "error": broken[task.index]})
         return broken
+
+    def needs_processes(self, stage: Stage, n_missing: int) -> bool:
+        """Whether the stage's operators would keep threads waiting, and have enough to do that starting
+        processes pays."""
+        operators = [*stage.operators, *([stage.fit] if stage.fit else [])]
+        several = min(n_missing, self.engine.n_workers) > 1
+        return (
+            several
+            and self.plan.n_bytes >= PROCESSES_PAY_BYTES
+            and any(operator.holds_gil for operator in operators)
+        )
 
     def tasks(self, stage: Stage) -> list[ShardTask]:
         """One task for each shard that is not in quarantine."""

@@ -16,7 +16,6 @@ from ..mixing.recommend import Objective, Recommendation, recommend
 from ..mixing.table import RunTable
 from ..mixing.trend_residual import TrendResidualMixer
 from ..proxy_models.ngram import NgramProxy
-from ..proxy_models.proxies import fit_ngram_proxy
 from ..streaming.shards import domain_folder
 from .engines import Engine
 from .errors import InputError
@@ -80,6 +79,8 @@ def choose_mixture(
     Raises:
         InputError: the budget needs more epochs than `max_epochs` allows, or proxies failed.
     """
+    from ..proxy_models.proxies import fit_ngram_proxy  # imports torch, which a run without a mix spares
+
     assert recipe.mix is not None
     section, folder = recipe.mix, run_dir / "mix"
     stores = open_stores(tokens, domains)

@@ -1,22 +1,29 @@
-"""Training runs as tasks: a process each, so that threads and bits are the same on any engine."""
+"""Training runs as tasks: a process each, so that threads and bits are the same on any engine.
+
+torch is imported where something is trained: a run that only curates starts a second sooner.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..proxy_models.proxies import train_proxies
-from ..proxy_models.training import TrainingConfig
-from ..proxy_models.transformer import ModelShape
 from ..streaming.shards import domain_folder
 from .errors import InputError
 from .recipe import Model
 from .run_directory import written_whole
+
+if TYPE_CHECKING:
+    from ..proxy_models.training import TrainingConfig
+    from ..proxy_models.transformer import ModelShape
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -42,6 +49,8 @@ class TrainingTask:
 
 def training_config(model: Model, n_tokens: int, n_evaluations: int = 1) -> TrainingConfig:
     """How models of a recipe's section are trained."""
+    from ..proxy_models.training import TrainingConfig
+
     batch_tokens = model.batch_size * model.sequence_length
     eval_every = -(-n_tokens // batch_tokens // n_evaluations) * batch_tokens
     config = TrainingConfig(n_tokens=n_tokens, batch_tokens=batch_tokens, eval_every=eval_every)
@@ -50,6 +59,8 @@ def training_config(model: Model, n_tokens: int, n_evaluations: int = 1) -> Trai
 
 def model_shape(model: Model, vocab_size: int) -> ModelShape:
     """The shape that a recipe's section gives its models."""
+    from ..proxy_models.transformer import ModelShape
+
     return ModelShape(
         vocab_size, model.sequence_length, model.n_layers, model.d_model, model.n_heads, model.d_ff
     )
@@ -61,6 +72,8 @@ def run_training(task: TrainingTask) -> int:
     Raises:
         InputError: a domain has too few held-out or training tokens.
     """
+    from ..proxy_models.proxies import train_proxies
+
     keep_freed_memory()
     sources = {domain: domain_folder(task.tokens, domain) for domain in task.domains}
     try:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from .run_directory import written_whole
 
 ACCOUNTING = b"cuvee.accounting"
 SHARD_BITS = 32
+BATCH_BYTES = 4 << 20
+"""Text that the operators of a stage see at once."""
 DICTIONARY_COLUMNS = ["source", "domain", "lang", "dropped_by", "reason"]
 
 
@@ -155,15 +159,23 @@ def run_shard(task: ShardTask) -> ShardResult:
         left.append(
             set_columns(unreadable, {"dropped_by": pa.array(["read"] * len(unreadable), pa.string())})
         )
-    state = None if task.state is None else read_arrow(task.state)
-    table = number_rows(table, task.index)
-    for operator in task.operators:
+    operators = list(task.operators)
+
+    def step(table: pa.Table, operator: Operator, state: pa.Table | None = None) -> pa.Table:
         with clock(operator.name):
-            table, dropped = apply(operator, table, state)
+            kept, dropped = apply(operator, table, state)
         if dropped is not None:
-            reasons = count(dropped["reason"])
-            accounting.dropped.update({f"{operator.name}.{reason}": n for reason, n in reasons.items()})
+            for reason, n in count(dropped["reason"]).items():
+                name = f"{operator.name}.{reason}"
+                accounting.dropped[name] = accounting.dropped.get(name, 0) + n
             left.append(dropped)
+        return kept
+
+    table = number_rows(table, task.index)
+    if task.state is not None:
+        table = step(table, operators.pop(0), read_arrow(task.state))
+    batches = [reduce(step, operators, batch) for batch in cut_into_batches(table)]
+    table = pa.concat_tables(batches, promote_options="permissive")
     if task.fit is not None:
         with clock(f"{task.fit.name}.observe"):
             partial = task.fit.observe(number_rows(table, task.index))
@@ -179,6 +191,15 @@ def run_shard(task: ShardTask) -> ShardResult:
         write_part(task.dropped, pa.concat_tables(left, promote_options="permissive"), accounting)
         write_part(task.part, kept, accounting)
     return ShardResult(task.index, accounting, None, clock.cpu_seconds)
+
+
+def cut_into_batches(table: pa.Table) -> list[pa.Table]:
+    """The rows in batches of about `BATCH_BYTES` of text, one at least: no row depends on another, and what
+    operators make for a batch stays in the processor's caches."""
+    ends = np.cumsum(pc.fill_null(pc.binary_length(table["text"]), 0).to_numpy())
+    cuts = (np.flatnonzero(np.diff(ends // BATCH_BYTES)) + 1).tolist()
+    bounds = [0, *cuts, len(table)]
+    return [table.slice(start, end - start) for start, end in pairwise(bounds)]
 
 
 def _read(task: ShardTask) -> tuple[pa.Table, Reading | None]:

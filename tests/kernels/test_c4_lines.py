@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 
 from cuvee.kernels.c4_lines import LineRules, c4_lines, c4_lines_reference
+from cuvee.kernels.gather_words import words_of_lines
 from cuvee.kernels.sentences import sentences, sentences_reference
+from cuvee.kernels.spans import copy_ranges
 from cuvee.kernels.words import words
 
 PARTS = (
@@ -25,7 +27,7 @@ def _column(texts):
 def test_kernel_and_reference_keep_the_same_lines(texts, rules, words_of_uax29):
     column = _column(texts)
     word_starts = words(*column, "uax29").starts if words_of_uax29 else None
-    data, offsets, counts = c4_lines(*column, rules, word_starts)
+    data, offsets, _, counts = c4_lines(*column, rules, word_starts)
     expected_data, expected_offsets, expected = c4_lines_reference(*column, rules, word_starts)
     assert data.tobytes() == expected_data.tobytes()
     np.testing.assert_array_equal(offsets, expected_offsets)
@@ -33,10 +35,24 @@ def test_kernel_and_reference_keep_the_same_lines(texts, rules, words_of_uax29):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
+@pytest.mark.parametrize("segmentation", ["whitespace", "english"])
+@given(texts=st.lists(TEXT, max_size=3), rules=RULES)
+def test_words_taken_from_the_text_that_came_are_those_of_the_lines_that_stay(segmentation, texts, rules):
+    column = _column(texts)
+    data, offsets, lines, _ = c4_lines(*column, rules)
+    is_changed = lines.sources < 0
+    changed = words(
+        *copy_ranges(data, lines.starts[is_changed], (lines.ends - lines.starts)[is_changed]), segmentation
+    )
+    taken = words_of_lines(words(*column, segmentation), changed, *lines, offsets)
+    for name, a, b in zip(taken._fields, taken, words(data, offsets, segmentation), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
 @given(data=st.data(), rules=RULES)
 def test_no_bytes_are_written_that_were_not_there(data, rules, documents):
     column = data.draw(documents)
-    kept, offsets, counts = c4_lines(*column, rules)
+    kept, offsets, _, counts = c4_lines(*column, rules)
     assert (np.diff(offsets) <= np.diff(column[1])).all()
     assert set(kept.tolist()) <= {*column[0].tolist(), ord("\n")}
     assert (counts.n_lines >= counts.n_long_word + counts.n_too_few_words).all()

@@ -17,6 +17,7 @@ from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.language import Language
 from cuvee.operators.minhash_dedup import MinHashDedup
 from cuvee.operators.pii import Pii
+from cuvee.pipeline import shard_work
 from cuvee.pipeline.curation import Curation
 from cuvee.pipeline.engines import LocalEngine
 from cuvee.pipeline.listing import list_files, list_shards
@@ -26,7 +27,7 @@ from cuvee.pipeline.reading import Reader
 from cuvee.pipeline.recipe import Input, Recipe
 from cuvee.pipeline.shard_work import Accounting, AccountingError, read_accounting, read_arrow, write_arrow
 
-from .conftest import documents, write_jsonl
+from .conftest import curation_of, documents, write_jsonl
 
 
 class Loses(Map):
@@ -298,3 +299,30 @@ def test_no_part_holds_the_engines_row_numbers(tmp_path: Path) -> None:
     curation.run()
     for part in tmp_path.rglob("part-*.parquet"):
         assert ROW not in pq.read_schema(part).names
+
+
+def test_the_size_of_batches_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for n_bytes in (1 << 30, 300):
+        monkeypatch.setattr(shard_work, "BATCH_BYTES", n_bytes)
+        curation = curation_of(
+            tmp_path, [GopherQuality(min_words=60), Pii()], LocalEngine(1), run=str(n_bytes)
+        )
+        (manifest,) = curation.run()
+        (stage,) = (tmp_path / str(n_bytes) / "stages").iterdir()
+        kept, dropped = (pq.read_table(folder) for folder in (sorted(stage.glob("part*")), stage / "dropped"))
+        found.append((manifest, kept.to_pylist(), dropped.sort_by("id").to_pylist()))
+    assert found[0] == found[1]
+    assert 0 < len(found[0][1]) < found[0][0]["accounting"]["rows_in"]
+
+
+@pytest.mark.parametrize("lengths", [[], [0], [5], [3, 3, 3, 3], [0, 100, 0, 1, None, 9, 10]])
+def test_batches_are_the_rows_in_order_and_no_larger_than_they_must_be(
+    lengths: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_work, "BATCH_BYTES", 10)
+    texts = [None if length is None else "x" * length for length in lengths]
+    batches = shard_work.cut_into_batches(pa.table({"text": pa.array(texts, pa.large_string())}))
+    assert [text for batch in batches for text in batch["text"].to_pylist()] == texts
+    sizes = [[len(text or "") for text in batch["text"].to_pylist()] for batch in batches]
+    assert all(sum(size[1:]) < 10 for size in sizes)

@@ -15,7 +15,7 @@ from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.minhash_dedup import MinHashDedup
 from cuvee.operators.pii import Pii
 from cuvee.operators.tokenize import Tokenize
-from cuvee.pipeline import engines, partials
+from cuvee.pipeline import curation, engines, partials
 from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions
 from cuvee.pipeline.errors import EnvironmentFailure, InputError
 from cuvee.pipeline.partials import partitions, rows_of, write_partial
@@ -222,3 +222,34 @@ def test_an_empty_shard_passes_all_stages(engine: Engine, tmp_path: Path) -> Non
     *_, last = curation.run()
     assert last["n_shards"] > 1
     assert last["accounting"]["rows_kept"] == 1
+
+
+@pytest.mark.parametrize(
+    ("operator", "pays_from", "n_workers", "in_processes"),
+    [
+        (Pii(), 0, 2, True),
+        (Pii(), 1 << 40, 2, False),
+        (Pii(), 0, 1, False),
+        (GopherQuality(), 0, 2, False),
+    ],
+)
+def test_operators_that_hold_the_lock_run_in_processes_where_that_pays(
+    operator: Operator,
+    pays_from: int,
+    n_workers: int,
+    in_processes: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(curation, "PROCESSES_PAY_BYTES", pays_from)
+    stages = curation_of(tmp_path, [operator], LocalEngine(n_workers))
+    assert stages.needs_processes(stages.plan.stages[0], len(stages.plan.shards)) == in_processes
+
+
+def test_a_stage_in_processes_leaves_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curation_of(tmp_path, [Pii()], LocalEngine(1), run="threads").run()
+    monkeypatch.setattr(curation, "PROCESSES_PAY_BYTES", 0)
+    engine = LocalEngine(2)
+    curation_of(tmp_path, [Pii()], engine, run="processes").run()
+    engine.close()
+    assert file_bytes(tmp_path / "threads/stages") == file_bytes(tmp_path / "processes/stages")

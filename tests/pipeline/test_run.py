@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from cuvee.pipeline.cli import main
 from cuvee.pipeline.recipe import load_recipe
 from cuvee.streaming import TokenStore
 
-from .conftest import TOKENIZE, WORDS, WholeRun, write_corpus
+from .conftest import TOKENIZE, WORDS, WholeRun, write_corpus, write_jsonl
 
 
 def _run(recipe: Path, run_dir: Path, rest: str = "") -> int:
@@ -132,3 +133,18 @@ def test_names_with_brackets_are_printed_as_they_are(
     recipe.write_text(text, "utf-8")
     assert _run(recipe, tmp_path / "run", TOKENIZE) == 0
     assert "sea [bold]" in capsys.readouterr().out
+
+
+def test_a_condition_in_a_recipe_drops_rows_for_its_own_reason(recipe_of: Callable[..., Path]) -> None:
+    texts = ["one two three", "one", "one two", "one two three four"]
+    rest = 'curate:\n  - length\n  - where: {keep: "length.n_words >= 3", reason: too_few_words}\n'
+    recipe = recipe_of(rest=rest)
+    write_jsonl(recipe.with_name("web.jsonl"), [{"text": text} for text in texts])
+    assert _run(recipe, recipe.parent / "run") == 0
+    (stage,) = (recipe.parent / "run/stages").iterdir()
+    kept, dropped = pq.read_table(stage / "part-00000.parquet"), pq.read_table(stage / "dropped")
+    assert kept["text"].to_pylist() == [texts[0], texts[3]]
+    assert dropped.select(["text", "dropped_by", "reason", "where.holds"]).to_pylist() == [
+        {"text": text, "dropped_by": "where", "reason": "too_few_words", "where.holds": 0}
+        for text in texts[1:3]
+    ]
