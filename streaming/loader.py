@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, largest_remainder
-from ..kernels.gather import TokenStream
+from ..kernels.gather import TokenLayout
 from .assemble import Assembler
 from .batch import FIELDS, Batch, FieldName
 from .executors import BackgroundThread, Executor, Inline, Maker, Planned, group_size, grouped, planned
 from .integrity import Verifier
+from .lookahead import fetched_ahead
 from .packing import PACKINGS, BestFit, Concat, Packing, PackingName, end_position, epochs_at
 from .plan import Cursor, Domain, Planner
 from .processes import WorkerProcesses
+from .residency import Residency
 from .schedule import Ramp, WeightSchedule, bounds_of
-from .shards import TokenStore
+from .sources import Source, open_sources, shards_of
 from .state import decode, encode, given_weights
 from .warm_up import kernels
 from .weights import check_names, epoch_caps, shares_of
@@ -47,9 +49,9 @@ class StreamingLoader:
     filled is not given). One loader is one run: iterating again goes on where iteration stopped.
 
     Args:
-        sources: domain -> its folder of token shards, or an open TokenStore. Orders are keyed by name:
-            which rows of a domain come in which order depends neither on the other domains nor on the
-            order of this mapping.
+        sources: domain -> its folder of token shards, an fsspec URI of one, like "s3://bucket/tokens/web",
+            or an open TokenStore. Orders are keyed by name: which rows of a domain come in which order
+            depends neither on the other domains nor on the order of this mapping, nor on where they lie.
         weights: share of the tokens, by domain, summing to one; 0 leaves a domain out for now. None: in
             proportion to the domains' tokens, or as a WeightSchedule says.
         sequence_length: L, tokens of a row.
@@ -78,13 +80,17 @@ class StreamingLoader:
         pin_memory: of the large tensors, for copies to a device that don't wait.
         verify: compare each shard with its checksum before its first tokens are handed out, and replace rows
             of those that don't match (integrity.py). Reads every shard once, at 1 GB/s.
+        cache: a local folder, for shards that lie at URIs: each is fetched when a batch needs it, or ahead of
+            that, checked by its checksum, and kept while there is room. Ranks of one machine share it. A
+            global shuffle draws from all shards, so a cache of less than all of them fetches many again.
+        cache_bytes: of the files in it, at most; None: without end.
     Raises:
         ValueError: names the argument or the source, what was found, what is allowed and what to do.
     """
 
     def __init__(
         self,
-        sources: Mapping[str, str | Path | TokenStore],
+        sources: Mapping[str, Source],
         weights: Mapping[str, float] | None = None,
         *,
         sequence_length: int,
@@ -106,6 +112,8 @@ class StreamingLoader:
         workers: int = 0,
         pin_memory: bool = False,
         verify: bool = False,
+        cache: str | Path | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
         _check_packing(packing, emit, mask_boundaries)
@@ -115,15 +123,15 @@ class StreamingLoader:
         self.emit = tuple(emit)
         self._rank, self._world_size = rank, world_size
         # Sorted by name: ties in the mixture fall the same way for every order of the sources.
-        self._stores = {
-            name: source if isinstance(source := sources[name], TokenStore) else TokenStore(source, split)
-            for name in sorted(sources)
-        }
-        _check_tokenizers(self._stores)
+        self._stores, files = open_sources(sources, split, cache, cache_bytes)
         names = list(self._stores)
-        self._stream = TokenStream(
-            [piece for store in self._stores.values() for piece in store.pieces],
-            [offsets for store in self._stores.values() for offsets in store.offsets],
+        shards, n_bytes_of_offsets = shards_of(self._stores), 0
+        if packing == "best_fit":  # the one that plans by documents
+            offsets = [ends for store in self._stores.values() for ends in store.offsets]
+            self._layout = TokenLayout([int(ends[-1]) for ends in offsets], offsets)
+            n_bytes_of_offsets = sum(store.n_offset_bytes for store in self._stores.values())
+        residency = Residency(
+            shards, files, reads_next=not mask_boundaries, n_bytes_besides=n_bytes_of_offsets
         )
         self._max_epochs = epoch_caps(max_epochs, names)
         self._planner = Planner(
@@ -140,7 +148,6 @@ class StreamingLoader:
         self._n_ahead = 2 * (tokens_of_rank >= N_TOKENS_FOR_THREAD) if prefetch is None else prefetch
         self._n_workers = workers
         assembler = Assembler(
-            self._stream,
             sequence_length,
             self.emit,
             pad_id=next(iter(self._stores.values())).eos_id,
@@ -151,9 +158,9 @@ class StreamingLoader:
             pin_memory=pin_memory,
         )
         packings = [domain.packing for domain in self._planner.domains]
-        self._verifier = Verifier(self._stores, packings, self._stream, seed) if verify else None
+        self._verifier = Verifier(self._stores, packings, residency, seed) if verify else None
         # Apart from the loader, which a thread that makes batches must not keep alive.
-        self._maker = Maker(assembler, self._verifier, rank, world_size)
+        self._maker = Maker(assembler, residency, self._verifier, rank, world_size)
         self._executor: Executor | None = None
         self._begin_at(self._planner.start())
 
@@ -289,19 +296,23 @@ class StreamingLoader:
             self._executor.close()
             cursor, self._executor = self._cursor(), None
             self._begin_at(cursor)
+        self._maker.residency.close()
 
     def _steps(self) -> Iterator[Planned]:
-        return planned(self._planner, self._cursor(), self.steps, kernels.done_already)
+        steps = planned(self._planner, self._cursor(), self.steps, kernels.done_already)
+        if not self._maker.residency.has_remote:
+            return steps
+        return fetched_ahead(steps, self._maker.pieces_of, self._maker.residency)
 
     def _groups(self) -> Iterator[list[Planned]]:
         return grouped(self._steps(), self._largest_batch() * self.sequence_length)
 
     def _new_executor(self) -> Executor:
         if self._n_workers:
-            shards = [path for store in self._stores.values() for path in store.shard_paths]
+            paths = [str(Path(p).resolve()) for store in self._stores.values() for p in store.shard_places]
             n_ahead = max(2, self._n_ahead)
             return WorkerProcesses(
-                self._groups(), self._maker, shards, self._n_workers, n_ahead, self._largest_batch()
+                self._groups(), self._maker, paths, self._n_workers, n_ahead, self._largest_batch()
             )
         if self._n_ahead:
             return BackgroundThread(self._groups(), self._maker, self._n_ahead)
@@ -348,7 +359,7 @@ class StreamingLoader:
                 packing = BestFit(
                     name,
                     self.seed,
-                    self._stream,
+                    self._layout,
                     first_doc,
                     store.n_docs,
                     store.n_tokens,
@@ -439,17 +450,3 @@ def _check_packing(packing: str, emit: Sequence[str], mask_boundaries: bool) -> 
             "mask_boundaries: best_fit puts documents side by side in no order that a label could follow; "
             "leave it True, or pack by 'concat'"
         )
-
-
-def _check_tokenizers(stores: Mapping[str, TokenStore]) -> None:
-    if not stores:
-        raise ValueError("sources: none given; name at least one domain")
-    first, *others = stores.items()
-    for field in ("tokenizer_hash", "vocab_size", "eos_id", "dtype"):
-        expected = getattr(first[1], field)
-        for name, store in others:
-            if (found := getattr(store, field)) != expected:
-                raise ValueError(
-                    f"sources: {field} of {name!r} is {found}, of {first[0]!r} it is {expected}; "
-                    "tokenize all domains with one tokenizer"
-                )

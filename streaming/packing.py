@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.bin_packing import best_fit_decreasing
-from ..kernels.gather import TokenStream
+from ..kernels.gather import TokenLayout
 from ..kernels.permutation import permute
 from ..kernels.segments import document_spans
 
@@ -168,7 +168,7 @@ class BestFit:
         self,
         name: str,
         seed: int,
-        stream: TokenStream,
+        stream: TokenLayout,
         first_doc: int,
         n_docs: int,
         n_tokens: int,

@@ -179,7 +179,7 @@ def test_crop_cuts_elsewhere_in_every_epoch_and_has_no_token_twice_in_one() -> N
 
 def test_the_end_of_a_fraction_of_an_epoch_lies_within_its_block(sources) -> None:
     store = TokenStore(sources["web"])
-    stream = loader(sources)._stream
+    stream = loader(sources, packing="best_fit")._layout
     packing = BestFit("web", 0, stream, 0, store.n_docs, store.n_tokens, L)
     assert packing.n_blocks > 2
     for cap in (0.5, 1.0, 1.3, 2.99):
