@@ -48,7 +48,8 @@ class Verifier:
         residency: Residency,
         seed: int,
     ) -> None:
-        self._names, self._packings, self._residency, self._seed = list(stores), packings, residency, seed
+        self._names, self._residency, self._seed = list(stores), residency, seed
+        self.packings = packings
         self._places = [(name, store, k) for name, store in stores.items() for k in range(store.n_shards)]
         self._is_good: dict[int, bool] = {}  # by piece of the stream
         self.quarantined: list[Quarantined] = []
@@ -81,7 +82,7 @@ class Verifier:
         self, rows: RankRows, r: int, compiled: bool
     ) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         k, epoch, row_id = int(rows.domains[r]), int(rows.epochs[r]), int(rows.row_ids[r])
-        packing, name = self._packings[k], self._names[k]
+        packing, name = self.packings[k], self._names[k]
         block = packing.block_of(row_id)
         n_rows = packing.n_rows(epoch, block, compiled=compiled)
         for attempt in range(MAX_ATTEMPTS):

@@ -11,16 +11,18 @@ from ..kernels.apportion import ROW, largest_remainder
 from ..kernels.gather import TokenLayout
 from .assemble import Assembler
 from .batch import FIELDS, Batch, FieldName
+from .domains import DomainMaker
 from .executors import BackgroundThread, Executor, Inline, Maker, Planned, group_size, grouped, planned
+from .growth import Growth
 from .integrity import Verifier
 from .lookahead import fetched_ahead
-from .packing import PACKINGS, BestFit, Concat, Packing, PackingName, end_position, epochs_at
-from .plan import Cursor, Domain, Planner
+from .packing import PACKINGS, PackingName, epochs_at
+from .plan import Cursor, Planner
 from .processes import WorkerProcesses
 from .residency import Residency
 from .schedule import Ramp, WeightSchedule, bounds_of
 from .sources import Source, open_sources, shards_of
-from .state import decode, encode, given_weights
+from .state import decode, encode, given_weights, saved_growths
 from .warm_up import kernels
 from .weights import check_names, epoch_caps, shares_of
 
@@ -125,17 +127,22 @@ class StreamingLoader:
         # Sorted by name: ties in the mixture fall the same way for every order of the sources.
         self._stores, files = open_sources(sources, split, cache, cache_bytes)
         names = list(self._stores)
-        shards, n_bytes_of_offsets = shards_of(self._stores), 0
+        layout, n_bytes_of_offsets = None, 0
         if packing == "best_fit":  # the one that plans by documents
             offsets = [ends for store in self._stores.values() for ends in store.offsets]
-            self._layout = TokenLayout([int(ends[-1]) for ends in offsets], offsets)
+            layout = TokenLayout([int(ends[-1]) for ends in offsets], offsets)
             n_bytes_of_offsets = sum(store.n_offset_bytes for store in self._stores.values())
         residency = Residency(
-            shards, files, reads_next=not mask_boundaries, n_bytes_besides=n_bytes_of_offsets
+            shards_of(self._stores), files, reads_next=not mask_boundaries, n_bytes_besides=n_bytes_of_offsets
         )
         self._max_epochs = epoch_caps(max_epochs, names)
+        self._domain_maker = DomainMaker(
+            self._stores, layout, packing, seed, sequence_length, self._max_epochs
+        )
+        made = {name: self._domain_maker.new(name, compiled=kernels.done_already()) for name in names}
+        self._growths = {name: growth for name, (growth, _) in made.items()}
         self._planner = Planner(
-            self._domains(),
+            [domain for _, domain in made.values()],
             global_batch,
             self._weights(weights, schedule),
             bounds_of(floors, ceilings, names),
@@ -143,7 +150,8 @@ class StreamingLoader:
         )
         for start_step, later in schedule if schedule and not isinstance(schedule, WeightSchedule) else ():
             self._planner.append(start_step, shares_of(later, names))
-        self._weights_given = given_weights(self._planner, names)
+        by_tokens = weights is None and not isinstance(schedule, WeightSchedule)
+        self._weights_given = given_weights(self._planner, names, by_tokens=by_tokens)
         tokens_of_rank = global_batch // world_size * sequence_length
         self._n_ahead = 2 * (tokens_of_rank >= N_TOKENS_FOR_THREAD) if prefetch is None else prefetch
         self._n_workers = workers
@@ -242,7 +250,7 @@ class StreamingLoader:
         ours = {name: k for k, name in enumerate(self._stores)}
         total, room = max(1, cursor.n_rows), self.sequence_length
         events: list[dict[str, int | str]] = [
-            {"step": e.step, "domain": e.domain, "event": "reached max_epochs"} for e in cursor.events
+            {"step": e.step, "domain": e.domain, "event": e.what} for e in cursor.events
         ]
         for found in self._verifier.quarantined if self._verifier else ():
             event = f"quarantined {found.shard}"
@@ -269,24 +277,32 @@ class StreamingLoader:
 
         Its size does not grow with the run: past weights are left out.
         """
-        return encode(self._planner, self._cursor(), self._arguments(), self._identities())
+        return encode(self._planner, self._cursor(), self._arguments(), self._identities(), self._growths)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state` was taken, without replaying; O(domains), whatever the position.
 
         The state's weights and batch sizes hold, with what `set_weights` and `set_global_batch` did to them;
         for others call those after loading. What may differ: rank and world_size, steps, emit, executors,
-        the order of sources and where they lie, and further domains whose weight is 0.
+        the order of sources and where they lie, and further domains whose weight is 0. A domain may have
+        further shards behind those that it had: their rows come at the end of its epoch in progress, and
+        everywhere in the next (growth.py), and `stats` records the event.
 
         Raises:
             ValueError: names the field that differs. The loader is left as it was.
         """
+        saved = saved_growths(state)
         cursor, schedule, batch_sizes = decode(
-            state, self._arguments(), self._identities(), self._planner.start()
+            state, self._arguments(), self._identities(saved), self._planner.start()
         )
         for _, rows in batch_sizes:
             _check_counts(self.sequence_length, rows, self._rank, self._world_size)
+        now = dict(zip(self._stores, self._planner.domains, strict=True))
+        growths, domains, cursor = self._domain_maker.resumed(saved, cursor, self._growths, now)
         self.close()
+        self._growths, self._planner.domains = growths, tuple(domains)
+        if self._verifier is not None:
+            self._verifier.packings = [domain.packing for domain in domains]
         self._planner.schedule, self._planner.batch_sizes = schedule, batch_sizes
         self._begin_at(cursor)
 
@@ -350,36 +366,6 @@ class StreamingLoader:
             raise ValueError(f"at_step is {at_step}; batches before step {self.step} were handed out already")
         return at_step
 
-    def _domains(self) -> list[Domain]:
-        compiled = kernels.done_already()
-        domains, first_token, first_doc = [], 0, 0
-        for name, store in self._stores.items():
-            packing: Packing
-            if self.packing == "best_fit":
-                packing = BestFit(
-                    name,
-                    self.seed,
-                    self._layout,
-                    first_doc,
-                    store.n_docs,
-                    store.n_tokens,
-                    self.sequence_length,
-                )
-            else:
-                packing = Concat(
-                    name,
-                    self.seed,
-                    store.n_tokens,
-                    self.sequence_length,
-                    first_token,
-                    moving=self.packing == "crop",
-                )
-            cap = self._max_epochs[name]
-            end = None if cap is None else end_position(packing, cap, compiled=compiled)
-            domains.append(Domain(name, packing, end))
-            first_token, first_doc = first_token + store.n_tokens, first_doc + store.n_docs
-        return domains
-
     def _weights(
         self,
         weights: Mapping[str, float] | None,
@@ -413,10 +399,16 @@ class StreamingLoader:
             "weights": self._weights_given,
         }
 
-    def _identities(self) -> dict[str, dict[str, int | float | str | None]]:
-        """What a state must agree with in each domain."""
+    def _identities(
+        self, saved: Mapping[str, Growth] | None = None
+    ) -> dict[str, dict[str, int | float | str | None]]:
+        """What a state must agree with in each domain: as it is, or as far as `saved` knows its shards."""
+        n_shards = {name: growth.n_shards[-1] for name, growth in (saved or {}).items()}
         return {
-            name: {"fingerprint": store.fingerprint, "max_epochs": self._max_epochs[name]}
+            name: {
+                "fingerprint": store.fingerprint_of(n_shards.get(name, store.n_shards)),
+                "max_epochs": self._max_epochs[name],
+            }
             for name, store in self._stores.items()
         }
 

@@ -79,6 +79,14 @@ class StoredTokens:
         """Shards as an epoch reads them: the first `n_files` are the files, once each."""
         return len(self._entries)
 
+    def n_tokens_between(self, begin: int, end: int) -> int:
+        """Tokens of shards [begin, end)."""
+        return sum(entry["n_tokens"] for entry in self._entries[begin:end])
+
+    def n_docs_between(self, begin: int, end: int) -> int:
+        """Documents of shards [begin, end)."""
+        return sum(entry["n_docs"] for entry in self._entries[begin:end])
+
     @property
     def n_offset_bytes(self) -> int:
         """Of the cache, which the offsets of its documents take; 0 where they are mapped with the shards."""

@@ -14,7 +14,9 @@ NAMES = [f"{k:032x}.shard" for k in range(9)]
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch) -> None:
+    """For neither the network nor a disk that others are writing to."""
     monkeypatch.setattr("cuvee.streaming.cache.SECONDS_BEFORE_RETRY", 0)
+    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 def wanted(k: int, content: bytes = b"0123456789", fetched: list[int] | None = None) -> Wanted:

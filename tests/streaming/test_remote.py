@@ -21,7 +21,9 @@ WEIGHTS = {"code": 0.3, "web": 0.5, "wiki": 0.2}
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch) -> None:
+    """For neither the network nor a disk that others are writing to."""
     monkeypatch.setattr("cuvee.streaming.cache.SECONDS_BEFORE_RETRY", 0)
+    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 @pytest.fixture
@@ -121,6 +123,24 @@ def test_a_cache_of_a_few_shards_gives_the_same_batches(sources, uris, tmp_path,
         assert n_bytes_of(tmp_path / "cache") <= limit
     assert found == take(expected, 30)
     assert max(map(read.count, read)) > 1
+
+
+def test_ranks_that_share_a_small_cache_all_get_their_batches(sources, uris, tmp_path) -> None:
+    shards = [path for folder in sources.values() for path in folder.glob("*.arrow")]
+    limit = 5 * max(path.stat().st_size for path in shards)
+    options = {"global_batch": 9, "world_size": 3}
+    found: dict[int, list[str]] = {}
+
+    def run(rank: int) -> None:
+        running = loader(uris, rank=rank, cache=tmp_path / "cache", cache_bytes=limit, **options)
+        found[rank] = take(running, 12)
+
+    ranks = [threading.Thread(target=run, args=(rank,)) for rank in range(3)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join()
+    assert found == {rank: take(loader(sources, rank=rank, **options), 12) for rank in range(3)}
 
 
 def test_the_first_batch_fetches_its_own_shards_alone(uris, tmp_path, read) -> None:
