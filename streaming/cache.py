@@ -25,6 +25,7 @@ N_ATTEMPTS = 3
 SECONDS_BEFORE_RETRY = 0.5
 SECONDS_BETWEEN_LOOKS = 0.02  # while another process fetches a file, or has room in use
 SECONDS_FOR_ROOM = 300.0
+NANOSECONDS_OF_USE = 10**9  # a file's stamp may be older than its last use by this; stamping costs a write
 
 
 class NoRoom(Exception):
@@ -51,6 +52,7 @@ class Lease:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
+        self._used_at = 0  # as the file's stamp says
         self._finalizer = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
@@ -63,7 +65,9 @@ class Lease:
         if self.was_removed():
             return False
         now = time.time_ns()  # finer than the clock that a file system stamps files with
-        os.utime(self._descriptor, ns=(now, now))
+        if now > self._used_at + NANOSECONDS_OF_USE:
+            os.utime(self._descriptor, ns=(now, now))
+            self._used_at = now
         return True
 
     def was_removed(self) -> bool:

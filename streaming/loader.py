@@ -316,7 +316,7 @@ class StreamingLoader:
 
     def _steps(self) -> Iterator[Planned]:
         steps = planned(self._planner, self._cursor(), self.steps, kernels.done_already)
-        if not self._maker.residency.has_remote:
+        if self._maker.residency.whole is not None:
             return steps
         return fetched_ahead(steps, self._maker.pieces_of, self._maker.residency)
 

@@ -52,15 +52,12 @@ class Residency:
         first = found[0]
         self.dtype = np.dtype(first.dtype if isinstance(first, RemoteShard) else first.tokens.dtype)
         self._mapped: dict[int, _Mapped] = {}  # the last was used last
-        self._stream: tuple[tuple[int, ...], TokenStream] | None = None  # of the last batch
+        # Of all that are mapped, and which they are: int64, (n_mapped,).
+        self._stream: tuple[NDArray[np.int64], TokenStream] | None = None
+        # All shards, where all are local.
+        self.whole = None if self._remote else _stream_of(list(self._local.values()))
         if self._remote:
             self._check_room(max(map(self.n_bytes, self._remote)), "the largest shard")
-        else:
-            self._stream = (), _stream_of(list(self._local.values()))
-
-    @property
-    def has_remote(self) -> bool:
-        return bool(self._remote)
 
     @property
     def max_bytes_ahead(self) -> int:
@@ -105,16 +102,15 @@ class Residency:
             ValueError: the cache is too small for their shards, or one is corrupt.
             OSError: one cannot be fetched.
         """
-        if not self._remote:
-            assert self._stream is not None
-            yield self._stream[1], starts
+        if self.whole is not None:
+            yield self.whole, starts
             return
         pieces = self.pieces(starts, lengths)
         self._hold(pieces)
         try:
-            stream = self._stream_of(tuple(pieces))
+            mapped, stream = self._stream_of_mapped()
             at = np.searchsorted(self.bounds, starts, side="right") - 1
-            yield stream, starts - self.bounds[at] + stream.bounds[np.searchsorted(pieces, at)]
+            yield stream, starts - self.bounds[at] + stream.bounds[np.searchsorted(mapped, at)]
         finally:
             for piece in pieces:
                 if piece in self._mapped:
@@ -125,11 +121,12 @@ class Residency:
         """Unmap the shards of the cache."""
         self._forget([*self._mapped])
 
-    def _stream_of(self, pieces: tuple[int, ...]) -> TokenStream:
-        if self._stream is None or self._stream[0] != pieces:
-            shards = [self._local.get(piece) or self._mapped[piece].shard for piece in pieces]
-            self._stream = pieces, _stream_of(shards)
-        return self._stream[1]
+    def _stream_of_mapped(self) -> tuple[NDArray[np.int64], TokenStream]:
+        if self._stream is None:
+            mapped = sorted([*self._local, *self._mapped])
+            shards = [self._local.get(piece) or self._mapped[piece].shard for piece in mapped]
+            self._stream = np.array(mapped), _stream_of(shards)
+        return self._stream
 
     def _hold(self, pieces: Sequence[int]) -> None:
         """Map the remote ones of these shards, each held."""

@@ -65,7 +65,8 @@ def test_threads_that_want_one_file_together_fetch_it_once(tmp_path) -> None:
     assert sorted(fetched) == [0, 1]
 
 
-def test_the_file_unused_longest_goes_first_and_none_that_is_held(tmp_path) -> None:
+def test_the_file_unused_longest_goes_first_and_none_that_is_held(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cuvee.streaming.cache.NANOSECONDS_OF_USE", 0)
     cache = Cache(tmp_path, max_bytes=30)
     holds = [cache.lease(wanted(k)) for k in range(3)]
     for held in (holds[1], holds[2]):
