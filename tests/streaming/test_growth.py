@@ -13,10 +13,12 @@ SHARDS = [100, 130, 60, 90]  # tokens; a token tells where it stands
 
 @pytest.fixture
 def web(tmp_path):
-    """Writes a domain of the first n shards, documents of 5 tokens each, and returns its folder."""
+    """Writes a domain of the first n shards, documents of 5 tokens each, once, and returns its folder."""
 
     def write(n_shards: int, of: int = 0):
         folder = tmp_path / f"web-{n_shards}-{of}"
+        if folder.exists():
+            return folder
         first = of
         for k, n_tokens in enumerate(SHARDS[:n_shards]):
             offsets = np.arange(0, n_tokens + 1, 5)
