@@ -14,16 +14,43 @@ Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 IGNORED_LABEL = -100  # what cross-entropy losses leave out
 
 
-class TokenStream:
+class TokenLayout:
+    """Where documents lie in pieces of tokens one after another; the tokens may be elsewhere.
+
+    Args:
+        sizes: n_tokens of each piece; 0 allowed.
+        offsets: of each piece's documents, int64, (n_docs of the piece + 1,), from 0 to the piece's n_tokens.
+            By default each piece is one document.
+    Raises:
+        ValueError: there is no piece, offsets are not contiguous or do not span their piece.
+    """
+
+    def __init__(self, sizes: Sequence[int], offsets: Sequence[NDArray[np.int64]] | None = None) -> None:
+        if not sizes:
+            raise ValueError("no pieces of tokens; at least one is needed")
+        if offsets is None:
+            offsets = [np.array([0, size]) for size in sizes]
+        for size, ends in zip(sizes, offsets, strict=True):
+            if not ends.flags.c_contiguous:
+                raise ValueError("offsets are not contiguous; pass np.ascontiguousarray(offsets)")
+            if ends.dtype != np.int64 or not ends.size or ends[0] != 0 or ends[-1] != size:
+                raise ValueError(f"offsets are {ends}; they must be int64 and run from 0 to {size}")
+        # The kernels see addresses only; this tuple keeps the memory alive.
+        self.offsets = tuple(offsets)
+        self.offset_addresses = np.array([_address(ends) for ends in offsets], np.int64)
+        self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.doc_bounds = np.concatenate([[0], np.cumsum([e.size - 1 for e in offsets])]).astype(np.int64)
+        self.n_tokens = int(self.bounds[-1])
+
+
+class TokenStream(TokenLayout):
     """Token arrays one after another, addressed as one array without being copied together.
 
     Args:
         pieces: each uint16 or uint32, (n_tokens of the piece,), contiguous; one dtype; empty ones allowed.
-        offsets: of each piece's documents, int64, (n_docs of the piece + 1,), from 0 to the piece's n_tokens.
-            By default each piece is one document.
+        offsets: as for `TokenLayout`.
     Raises:
-        ValueError: there is no piece, dtypes differ or are not allowed, an array is not contiguous, or
-            offsets do not span their piece.
+        ValueError: as for `TokenLayout`; dtypes differ or are not allowed, a piece is not contiguous.
 
     >>> stream = TokenStream([np.arange(3, dtype=np.uint16), np.arange(3, 8, dtype=np.uint16)])
     >>> stream.n_tokens, stream.bounds.tolist(), stream.read(2, 3).tolist(), stream.document_ends(1, 5)
@@ -34,21 +61,12 @@ class TokenStream:
         dtypes = sorted({str(piece.dtype) for piece in pieces})
         if dtypes not in (["uint16"], ["uint32"]):
             raise ValueError(f"pieces have dtypes {dtypes}; they must all be uint16 or all be uint32")
-        if offsets is None:
-            offsets = [np.array([0, piece.size]) for piece in pieces]
-        for piece, ends in zip(pieces, offsets, strict=True):
-            if not (piece.flags.c_contiguous and ends.flags.c_contiguous):
-                raise ValueError("a piece is not contiguous; pass np.ascontiguousarray(piece)")
-            if ends.dtype != np.int64 or not ends.size or ends[0] != 0 or ends[-1] != piece.size:
-                raise ValueError(f"offsets are {ends}; they must be int64 and run from 0 to {piece.size}")
-        # The kernel sees addresses only; these tuples keep the memory alive.
-        self.pieces, self.offsets = tuple(pieces), tuple(offsets)
+        if not all(piece.flags.c_contiguous for piece in pieces):
+            raise ValueError("a piece is not contiguous; pass np.ascontiguousarray(piece)")
+        super().__init__([piece.size for piece in pieces], offsets)
+        self.pieces = tuple(pieces)  # alive as long as their addresses are known
         self.dtype = pieces[0].dtype
         self.addresses = np.array([_address(piece) for piece in pieces], np.int64)
-        self.offset_addresses = np.array([_address(ends) for ends in offsets], np.int64)
-        self.bounds = np.concatenate([[0], np.cumsum([piece.size for piece in pieces])]).astype(np.int64)
-        self.doc_bounds = np.concatenate([[0], np.cumsum([e.size - 1 for e in offsets])]).astype(np.int64)
-        self.n_tokens = int(self.bounds[-1])
 
     def read(self, start: int, n_tokens: int) -> Tokens:
         """A copy of tokens [start, start + n_tokens), or of those up to the end of the stream."""

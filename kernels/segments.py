@@ -4,7 +4,7 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .gather import Tokens, TokenStream, pointer
+from .gather import TokenLayout, Tokens, TokenStream, pointer
 from .jit import kernel
 
 
@@ -102,14 +102,14 @@ def _copy_segments(
 
 
 def document_spans(
-    stream: TokenStream, docs: NDArray[np.int64], *, compiled: bool = True
+    stream: TokenLayout, docs: NDArray[np.int64], *, compiled: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where documents begin in the stream, and how many tokens each has.
 
     O(n_docs · log pieces).
 
     Args:
-        stream: the tokens and where their documents end.
+        stream: where documents end.
         docs: int64, (n_docs,), each in [0, documents of the stream).
         compiled: False for the same in Python, which needs no compiled code.
     Returns:

@@ -14,14 +14,8 @@ import pyarrow.parquet as pq
 
 from ..operators.tokenize import REPEAT, VALIDATION, Tokenize, load_tokenizer, token_dtype
 from ..streaming import TokenStore
-from ..streaming.shards import (
-    Manifest,
-    ShardEntry,
-    domain_folder,
-    shard_name,
-    write_manifest,
-    write_token_shard,
-)
+from ..streaming.manifest import Manifest, ShardEntry
+from ..streaming.shards import domain_folder, shard_name, write_manifest, write_token_shard
 from .curation import Curation
 from .errors import InputError, UserError
 from .plan import LAYOUT_VERSION, describe, digest

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from ..streaming.building import Built, build_shards, merge_shards
 from ..streaming.documents import Documents, cut_after, read_documents
-from ..streaming.shards import MANIFEST, TokenStore, splits_of
+from ..streaming.manifest import MANIFEST
+from ..streaming.shards import TokenStore, splits_of
 from .errors import InputError, UsageError
 from .manual import console
 

@@ -69,7 +69,6 @@ class Assembler:
     """Makes batches; each array of a batch comes from `buffers`, or is small.
 
     Args:
-        stream: all domains' tokens.
         sequence_length: L.
         emit: the fields of a batch.
         pad_id: the input where a row has padding.
@@ -80,7 +79,6 @@ class Assembler:
         pin_memory: of the large arrays.
     """
 
-    stream: TokenStream
     sequence_length: int
     emit: Sequence[FieldName]
     pad_id: int
@@ -96,12 +94,12 @@ class Assembler:
     def assemble(
         self,
         rows: RankRows,
+        stream: TokenStream,
+        starts: NDArray[np.int64],
         *,
         compiled: bool = True,
-        stream: TokenStream | None = None,
-        starts: NDArray[np.int64] | None = None,
     ) -> Batch:
-        """The batch of `rows`; their segments are read from `stream` at `starts` if they were copied."""
+        """The batch of `rows`, whose segments lie in `stream` at `starts`."""
         import torch
 
         shape = (rows.domains.size, self.sequence_length)
@@ -118,8 +116,8 @@ class Assembler:
             cu_seqlens=np.empty(shape[0] * shape[1] + 1 if wants_bounds else 0, np.int32),
         )
         n_sequences, longest = gather(
-            stream or self.stream,
-            rows.starts if starts is None else starts,
+            stream,
+            starts,
             columns(rows.counts, rows.lengths, self.sequence_length),
             rows.lengths,
             arrays,

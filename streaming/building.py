@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..kernels.permutation import mix64
 from .documents import Documents
-from .shards import MANIFEST, TokenDtype, TokenStore, shard_name, splits_of, write_manifest, write_token_shard
+from .manifest import MANIFEST, TokenDtype
+from .shards import TokenStore, shard_name, splits_of, write_manifest, write_token_shard
 
 N_TOKENS_OF_SHARD = 1 << 27
 TRAIN, VALIDATION = "train", "validation"

@@ -14,6 +14,7 @@ from .assemble import Assembler, RankRows, rows_of_rank
 from .batch import Batch
 from .integrity import Verifier
 from .plan import Cursor, Planner, Rows
+from .residency import Residency
 from .warm_up import kernels
 
 # Rows planned at once, in the end. It changes no order; a row's plan costs the least from a few hundred on.
@@ -85,6 +86,7 @@ class Maker:
     """Makes one rank's batches: picks its rows, has their shards checked, and assembles them."""
 
     assembler: Assembler
+    residency: Residency
     verifier: Verifier | None
     rank: int
     world_size: int
@@ -94,8 +96,19 @@ class Maker:
         rows = rows_of_rank(step.rows, step.index, step.step, self.rank, self.world_size)
         return rows if self.verifier is None else self.verifier.checked(rows, compiled=kernels.done_already())
 
+    def pieces_of(self, step: Planned) -> list[int]:
+        """The shards of this rank's rows of a step, unless some of them are replaced."""
+        rows = rows_of_rank(step.rows, step.index, step.step, self.rank, self.world_size)
+        return self.residency.pieces(rows.starts, rows.lengths)
+
     def __call__(self, step: Planned) -> Batch:
-        return self.assembler.assemble(self.rows_of(step), compiled=kernels.done_already())
+        rows = self.rows_of(step)
+        if self.residency.whole is not None:  # a small batch takes 25 µs, a context manager 2
+            return self.assembler.assemble(
+                rows, self.residency.whole, rows.starts, compiled=kernels.done_already()
+            )
+        with self.residency.holding(rows.starts, rows.lengths) as (stream, starts):
+            return self.assembler.assemble(rows, stream, starts, compiled=kernels.done_already())
 
 
 class Executor(Protocol):

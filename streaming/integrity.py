@@ -1,17 +1,16 @@
 """Checksums, verified when a shard is first used; rows of a corrupt shard are replaced by others."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.gather import TokenStream
 from .assemble import RankRows
+from .manifest import StoredTokens
 from .packing import Packing, stream_key
-from .shards import TokenStore
+from .residency import Residency
 
 log = logging.getLogger("cuvee.streaming")
 MAX_ATTEMPTS = 1000
@@ -23,7 +22,7 @@ class Quarantined:
 
     step: int
     domain: str
-    shard: Path
+    shard: str
 
 
 class Verifier:
@@ -38,14 +37,19 @@ class Verifier:
     Args:
         stores: domain -> its store, in the planner's order.
         packings: of the domains.
-        stream: the loader's, over all stores' shards one after another.
+        residency: over all stores' shards one after another.
         seed: of the loader.
     """
 
     def __init__(
-        self, stores: dict[str, TokenStore], packings: Sequence[Packing], stream: TokenStream, seed: int
+        self,
+        stores: Mapping[str, StoredTokens],
+        packings: Sequence[Packing],
+        residency: Residency,
+        seed: int,
     ) -> None:
-        self._names, self._packings, self._stream, self._seed = list(stores), packings, stream, seed
+        self._names, self._residency, self._seed = list(stores), residency, seed
+        self.packings = packings
         self._places = [(name, store, k) for name, store in stores.items() for k in range(store.n_shards)]
         self._is_good: dict[int, bool] = {}  # by piece of the stream
         self.quarantined: list[Quarantined] = []
@@ -78,7 +82,7 @@ class Verifier:
         self, rows: RankRows, r: int, compiled: bool
     ) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         k, epoch, row_id = int(rows.domains[r]), int(rows.epochs[r]), int(rows.row_ids[r])
-        packing, name = self._packings[k], self._names[k]
+        packing, name = self.packings[k], self._names[k]
         block = packing.block_of(row_id)
         n_rows = packing.n_rows(epoch, block, compiled=compiled)
         for attempt in range(MAX_ATTEMPTS):
@@ -92,13 +96,10 @@ class Verifier:
         )
 
     def _good(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], step: int) -> NDArray[np.bool_]:
-        """Whether the shards of each segment, and of the token after it, are good: bool, (n_segments,)."""
-        bounds = self._stream.bounds
-        first = np.searchsorted(bounds, starts, side="right") - 1
-        after = np.minimum(starts + lengths, self._stream.n_tokens - 1)
-        last = np.searchsorted(bounds, after, side="right") - 1
+        """Whether all shards that each segment is read from are good: bool, (n_segments,)."""
+        first, last = self._residency.span(starts, lengths)
         good = np.ones(starts.size, np.bool_)
-        for piece in np.unique(np.concatenate([first, last])).tolist():
+        for piece in self._residency.pieces(starts, lengths):
             if not self._verify(piece, step):
                 good &= (first > piece) | (last < piece)
         return good
@@ -111,6 +112,6 @@ class Verifier:
                 self._is_good[piece] = True
             except ValueError as error:
                 self._is_good[piece] = False
-                self.quarantined.append(Quarantined(step, name, store.shard_paths[shard]))
+                self.quarantined.append(Quarantined(step, name, store.shard_places[shard]))
                 log.warning("%s; its rows are replaced by others of domain %r", error, name)
         return self._is_good[piece]

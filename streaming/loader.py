@@ -8,17 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, largest_remainder
-from ..kernels.gather import TokenStream
+from ..kernels.gather import TokenLayout
 from .assemble import Assembler
 from .batch import FIELDS, Batch, FieldName
+from .domains import DomainMaker
 from .executors import BackgroundThread, Executor, Inline, Maker, Planned, group_size, grouped, planned
+from .growth import Growth
 from .integrity import Verifier
-from .packing import PACKINGS, BestFit, Concat, Packing, PackingName, end_position, epochs_at
-from .plan import Cursor, Domain, Planner
+from .lookahead import fetched_ahead
+from .packing import PACKINGS, PackingName, epochs_at
+from .plan import Cursor, Planner
 from .processes import WorkerProcesses
+from .residency import Residency
 from .schedule import Ramp, WeightSchedule, bounds_of
-from .shards import TokenStore
-from .state import decode, encode, given_weights
+from .sources import Source, open_sources, shards_of
+from .state import decode, encode, given_weights, saved_growths
 from .warm_up import kernels
 from .weights import check_names, epoch_caps, shares_of
 
@@ -47,9 +51,9 @@ class StreamingLoader:
     filled is not given). One loader is one run: iterating again goes on where iteration stopped.
 
     Args:
-        sources: domain -> its folder of token shards, or an open TokenStore. Orders are keyed by name:
-            which rows of a domain come in which order depends neither on the other domains nor on the
-            order of this mapping.
+        sources: domain -> its folder of token shards, an fsspec URI of one, like "s3://bucket/tokens/web",
+            or an open TokenStore. Orders are keyed by name: which rows of a domain come in which order
+            depends neither on the other domains nor on the order of this mapping, nor on where they lie.
         weights: share of the tokens, by domain, summing to one; 0 leaves a domain out for now. None: in
             proportion to the domains' tokens, or as a WeightSchedule says.
         sequence_length: L, tokens of a row.
@@ -78,13 +82,17 @@ class StreamingLoader:
         pin_memory: of the large tensors, for copies to a device that don't wait.
         verify: compare each shard with its checksum before its first tokens are handed out, and replace rows
             of those that don't match (integrity.py). Reads every shard once, at 1 GB/s.
+        cache: a local folder, for shards that lie at URIs: each is fetched when a batch needs it, or ahead of
+            that, checked by its checksum, and kept while there is room. Ranks of one machine share it. A
+            global shuffle draws from all shards, so a cache of less than all of them fetches many again.
+        cache_bytes: of the files in it, at most; None: without end.
     Raises:
         ValueError: names the argument or the source, what was found, what is allowed and what to do.
     """
 
     def __init__(
         self,
-        sources: Mapping[str, str | Path | TokenStore],
+        sources: Mapping[str, Source],
         weights: Mapping[str, float] | None = None,
         *,
         sequence_length: int,
@@ -106,6 +114,8 @@ class StreamingLoader:
         workers: int = 0,
         pin_memory: bool = False,
         verify: bool = False,
+        cache: str | Path | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
         _check_packing(packing, emit, mask_boundaries)
@@ -115,19 +125,24 @@ class StreamingLoader:
         self.emit = tuple(emit)
         self._rank, self._world_size = rank, world_size
         # Sorted by name: ties in the mixture fall the same way for every order of the sources.
-        self._stores = {
-            name: source if isinstance(source := sources[name], TokenStore) else TokenStore(source, split)
-            for name in sorted(sources)
-        }
-        _check_tokenizers(self._stores)
+        self._stores, files = open_sources(sources, split, cache, cache_bytes)
         names = list(self._stores)
-        self._stream = TokenStream(
-            [piece for store in self._stores.values() for piece in store.pieces],
-            [offsets for store in self._stores.values() for offsets in store.offsets],
+        layout, n_bytes_of_offsets = None, 0
+        if packing == "best_fit":  # the one that plans by documents
+            offsets = [ends for store in self._stores.values() for ends in store.offsets]
+            layout = TokenLayout([int(ends[-1]) for ends in offsets], offsets)
+            n_bytes_of_offsets = sum(store.n_offset_bytes for store in self._stores.values())
+        residency = Residency(
+            shards_of(self._stores), files, reads_next=not mask_boundaries, n_bytes_besides=n_bytes_of_offsets
         )
         self._max_epochs = epoch_caps(max_epochs, names)
+        self._domain_maker = DomainMaker(
+            self._stores, layout, packing, seed, sequence_length, self._max_epochs
+        )
+        made = {name: self._domain_maker.new(name, compiled=kernels.done_already()) for name in names}
+        self._growths = {name: growth for name, (growth, _) in made.items()}
         self._planner = Planner(
-            self._domains(),
+            [domain for _, domain in made.values()],
             global_batch,
             self._weights(weights, schedule),
             bounds_of(floors, ceilings, names),
@@ -135,12 +150,12 @@ class StreamingLoader:
         )
         for start_step, later in schedule if schedule and not isinstance(schedule, WeightSchedule) else ():
             self._planner.append(start_step, shares_of(later, names))
-        self._weights_given = given_weights(self._planner, names)
+        by_tokens = weights is None and not isinstance(schedule, WeightSchedule)
+        self._weights_given = given_weights(self._planner, names, by_tokens=by_tokens)
         tokens_of_rank = global_batch // world_size * sequence_length
         self._n_ahead = 2 * (tokens_of_rank >= N_TOKENS_FOR_THREAD) if prefetch is None else prefetch
         self._n_workers = workers
         assembler = Assembler(
-            self._stream,
             sequence_length,
             self.emit,
             pad_id=next(iter(self._stores.values())).eos_id,
@@ -151,9 +166,9 @@ class StreamingLoader:
             pin_memory=pin_memory,
         )
         packings = [domain.packing for domain in self._planner.domains]
-        self._verifier = Verifier(self._stores, packings, self._stream, seed) if verify else None
+        self._verifier = Verifier(self._stores, packings, residency, seed) if verify else None
         # Apart from the loader, which a thread that makes batches must not keep alive.
-        self._maker = Maker(assembler, self._verifier, rank, world_size)
+        self._maker = Maker(assembler, residency, self._verifier, rank, world_size)
         self._executor: Executor | None = None
         self._begin_at(self._planner.start())
 
@@ -235,7 +250,7 @@ class StreamingLoader:
         ours = {name: k for k, name in enumerate(self._stores)}
         total, room = max(1, cursor.n_rows), self.sequence_length
         events: list[dict[str, int | str]] = [
-            {"step": e.step, "domain": e.domain, "event": "reached max_epochs"} for e in cursor.events
+            {"step": e.step, "domain": e.domain, "event": e.what} for e in cursor.events
         ]
         for found in self._verifier.quarantined if self._verifier else ():
             event = f"quarantined {found.shard}"
@@ -262,24 +277,32 @@ class StreamingLoader:
 
         Its size does not grow with the run: past weights are left out.
         """
-        return encode(self._planner, self._cursor(), self._arguments(), self._identities())
+        return encode(self._planner, self._cursor(), self._arguments(), self._identities(), self._growths)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state` was taken, without replaying; O(domains), whatever the position.
 
         The state's weights and batch sizes hold, with what `set_weights` and `set_global_batch` did to them;
         for others call those after loading. What may differ: rank and world_size, steps, emit, executors,
-        the order of sources and where they lie, and further domains whose weight is 0.
+        the order of sources and where they lie, and further domains whose weight is 0. A domain may have
+        further shards behind those that it had: their rows come at the end of its epoch in progress, and
+        everywhere in the next (growth.py), and `stats` records the event.
 
         Raises:
             ValueError: names the field that differs. The loader is left as it was.
         """
+        saved = saved_growths(state)
         cursor, schedule, batch_sizes = decode(
-            state, self._arguments(), self._identities(), self._planner.start()
+            state, self._arguments(), self._identities(saved), self._planner.start()
         )
         for _, rows in batch_sizes:
             _check_counts(self.sequence_length, rows, self._rank, self._world_size)
+        now = dict(zip(self._stores, self._planner.domains, strict=True))
+        growths, domains, cursor = self._domain_maker.resumed(saved, cursor, self._growths, now)
         self.close()
+        self._growths, self._planner.domains = growths, tuple(domains)
+        if self._verifier is not None:
+            self._verifier.packings = [domain.packing for domain in domains]
         self._planner.schedule, self._planner.batch_sizes = schedule, batch_sizes
         self._begin_at(cursor)
 
@@ -289,19 +312,23 @@ class StreamingLoader:
             self._executor.close()
             cursor, self._executor = self._cursor(), None
             self._begin_at(cursor)
+        self._maker.residency.close()
 
     def _steps(self) -> Iterator[Planned]:
-        return planned(self._planner, self._cursor(), self.steps, kernels.done_already)
+        steps = planned(self._planner, self._cursor(), self.steps, kernels.done_already)
+        if self._maker.residency.whole is not None:
+            return steps
+        return fetched_ahead(steps, self._maker.pieces_of, self._maker.residency)
 
     def _groups(self) -> Iterator[list[Planned]]:
         return grouped(self._steps(), self._largest_batch() * self.sequence_length)
 
     def _new_executor(self) -> Executor:
         if self._n_workers:
-            shards = [path for store in self._stores.values() for path in store.shard_paths]
+            paths = [str(Path(p).resolve()) for store in self._stores.values() for p in store.shard_places]
             n_ahead = max(2, self._n_ahead)
             return WorkerProcesses(
-                self._groups(), self._maker, shards, self._n_workers, n_ahead, self._largest_batch()
+                self._groups(), self._maker, paths, self._n_workers, n_ahead, self._largest_batch()
             )
         if self._n_ahead:
             return BackgroundThread(self._groups(), self._maker, self._n_ahead)
@@ -339,36 +366,6 @@ class StreamingLoader:
             raise ValueError(f"at_step is {at_step}; batches before step {self.step} were handed out already")
         return at_step
 
-    def _domains(self) -> list[Domain]:
-        compiled = kernels.done_already()
-        domains, first_token, first_doc = [], 0, 0
-        for name, store in self._stores.items():
-            packing: Packing
-            if self.packing == "best_fit":
-                packing = BestFit(
-                    name,
-                    self.seed,
-                    self._stream,
-                    first_doc,
-                    store.n_docs,
-                    store.n_tokens,
-                    self.sequence_length,
-                )
-            else:
-                packing = Concat(
-                    name,
-                    self.seed,
-                    store.n_tokens,
-                    self.sequence_length,
-                    first_token,
-                    moving=self.packing == "crop",
-                )
-            cap = self._max_epochs[name]
-            end = None if cap is None else end_position(packing, cap, compiled=compiled)
-            domains.append(Domain(name, packing, end))
-            first_token, first_doc = first_token + store.n_tokens, first_doc + store.n_docs
-        return domains
-
     def _weights(
         self,
         weights: Mapping[str, float] | None,
@@ -402,10 +399,16 @@ class StreamingLoader:
             "weights": self._weights_given,
         }
 
-    def _identities(self) -> dict[str, dict[str, int | float | str | None]]:
-        """What a state must agree with in each domain."""
+    def _identities(
+        self, saved: Mapping[str, Growth] | None = None
+    ) -> dict[str, dict[str, int | float | str | None]]:
+        """What a state must agree with in each domain: as it is, or as far as `saved` knows its shards."""
+        n_shards = {name: growth.n_shards[-1] for name, growth in (saved or {}).items()}
         return {
-            name: {"fingerprint": store.fingerprint, "max_epochs": self._max_epochs[name]}
+            name: {
+                "fingerprint": store.fingerprint_of(n_shards.get(name, store.n_shards)),
+                "max_epochs": self._max_epochs[name],
+            }
             for name, store in self._stores.items()
         }
 
@@ -439,17 +442,3 @@ def _check_packing(packing: str, emit: Sequence[str], mask_boundaries: bool) -> 
             "mask_boundaries: best_fit puts documents side by side in no order that a label could follow; "
             "leave it True, or pack by 'concat'"
         )
-
-
-def _check_tokenizers(stores: Mapping[str, TokenStore]) -> None:
-    if not stores:
-        raise ValueError("sources: none given; name at least one domain")
-    first, *others = stores.items()
-    for field in ("tokenizer_hash", "vocab_size", "eos_id", "dtype"):
-        expected = getattr(first[1], field)
-        for name, store in others:
-            if (found := getattr(store, field)) != expected:
-                raise ValueError(
-                    f"sources: {field} of {name!r} is {found}, of {first[0]!r} it is {expected}; "
-                    "tokenize all domains with one tokenizer"
-                )

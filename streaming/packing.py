@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.bin_packing import best_fit_decreasing
-from ..kernels.gather import TokenStream
+from ..kernels.gather import TokenLayout
 from ..kernels.permutation import permute
 from ..kernels.segments import document_spans
 
@@ -50,7 +50,9 @@ class Segments(NamedTuple):
 class Packing(Protocol):
     """The rows of one domain."""
 
-    n_blocks: int  # of every epoch
+    def n_blocks_in(self, epoch: int) -> int:
+        """Blocks of an epoch, one or more."""
+        ...
 
     def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
         """Rows of a block, which may have none."""
@@ -68,6 +70,14 @@ class Packing(Protocol):
         """The block that a row lies in."""
         ...
 
+    def at_fraction(self, epoch: int, fraction: float, *, compiled: bool = True) -> tuple[int, int]:
+        """The block and the row that lie behind a fraction, in [0, 1), of an epoch."""
+        ...
+
+    def fraction_at(self, position: Position) -> float:
+        """The fraction of its epoch that lies before a position."""
+        ...
+
 
 def stream_key(seed: int, domain: str, epoch: int, block: int | None = None) -> int:
     """The 64-bit key of a domain's order in one epoch, or of the order of rows in one of its blocks.
@@ -82,7 +92,29 @@ def stream_key(seed: int, domain: str, epoch: int, block: int | None = None) -> 
     return int.from_bytes(digest, "little")
 
 
-class Concat:
+class _Even:
+    """A packing whose epochs all have the same number of blocks, of about the same size."""
+
+    n_blocks: int
+
+    def n_blocks_in(self, _epoch: int) -> int:
+        return self.n_blocks
+
+    def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
+        raise NotImplementedError
+
+    def at_fraction(self, epoch: int, fraction: float, *, compiled: bool = True) -> tuple[int, int]:
+        block = math.floor(blocks := fraction * self.n_blocks)
+        if blocks == block:
+            return block, 0
+        return block, math.floor((blocks - block) * self.n_rows(epoch, block, compiled=compiled))
+
+    def fraction_at(self, position: Position) -> float:
+        n_rows = max(1, self.n_rows(position.epoch, position.block))
+        return (position.block + position.row / n_rows) / self.n_blocks
+
+
+class Concat(_Even):
     """Row r is L tokens from r L on and the label after them; (n_tokens - 1) mod L tokens are left over.
 
     Args:
@@ -143,7 +175,7 @@ class _Block(NamedTuple):
     n_tokens: NDArray[np.int64]  # (n_rows + 1,), of the rows drawn before each
 
 
-class BestFit:
+class BestFit(_Even):
     """Documents in a keyed order, packed block by block by best-fit decreasing; rows shuffled in the block.
 
     A document of more than L + 1 tokens is split every L tokens, each label staying the document's next
@@ -168,7 +200,7 @@ class BestFit:
         self,
         name: str,
         seed: int,
-        stream: TokenStream,
+        stream: TokenLayout,
         first_doc: int,
         n_docs: int,
         n_tokens: int,
@@ -262,23 +294,27 @@ def first_position(packing: Packing, epoch: int = 0, block: int = 0, *, compiled
 
     A domain without any rows stays at the block.
     """
-    for passed in range(packing.n_blocks):
-        further, at = divmod(block + passed, packing.n_blocks)
-        if packing.n_rows(epoch + further, at, compiled=compiled):
-            return Position(epoch + further, at, 0)
+    at = Position(epoch, block, 0)
+    for _ in range(packing.n_blocks_in(epoch) + packing.n_blocks_in(epoch + 1)):
+        if at.block < packing.n_blocks_in(at.epoch) and packing.n_rows(*at[:2], compiled=compiled):
+            return at
+        at = following(packing, at.epoch, at.block)
     return Position(epoch, block, 0)
+
+
+def following(packing: Packing, epoch: int, block: int) -> Position:
+    """The begin of the block after this one."""
+    if block + 1 < packing.n_blocks_in(epoch):
+        return Position(epoch, block + 1, 0)
+    return Position(epoch + 1, 0, 0)
 
 
 def end_position(packing: Packing, max_epochs: float, *, compiled: bool = True) -> Position:
     """The first row that max_epochs forbids: a fraction of the blocks, and of the last block's rows."""
     epoch = math.floor(max_epochs)
-    block = math.floor(blocks := (max_epochs - epoch) * packing.n_blocks)
-    fraction = blocks - block
-    n_rows = packing.n_rows(epoch, block, compiled=compiled) if fraction else 0
-    return Position(epoch, block, math.floor(fraction * n_rows))
+    return Position(epoch, *packing.at_fraction(epoch, max_epochs - epoch, compiled=compiled))
 
 
 def epochs_at(packing: Packing, position: Position) -> float:
     """How many epochs were drawn, in parts of one."""
-    n_rows = packing.n_rows(position.epoch, position.block)
-    return position.epoch + (position.block + position.row / max(1, n_rows)) / packing.n_blocks
+    return position.epoch + packing.fraction_at(position)

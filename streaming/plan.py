@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, apportion, largest_remainder
-from .packing import Packing, Position, first_position, ranges
+from .packing import Packing, Position, first_position, following, ranges
 from .schedule import Ramp, bounded
 
 NO_LIMIT = 2**62  # rows; more than any run draws
@@ -32,10 +32,15 @@ class Domain:
 
 @dataclass(frozen=True)
 class Event:
-    """A domain gave its last row in `step`; from there on the others share its weight."""
+    """Something that happened to a domain in `step`.
+
+    "reached max_epochs": it gave its last row; from there on the others share its weight. "appended ...":
+    shards, since the state that was loaded before `step`.
+    """
 
     step: int
     domain: str
+    what: str = "reached max_epochs"
 
 
 @dataclass(frozen=True)
@@ -275,7 +280,7 @@ class Planner:
             if end < packing.n_rows(epoch, block, compiled=self.compiled):
                 positions[k] = Position(epoch, block, end)
             else:
-                epoch, block = divmod(epoch * packing.n_blocks + block + 1, packing.n_blocks)
+                epoch, block, _ = following(packing, epoch, block)
                 positions[k] = first_position(packing, epoch, block, compiled=self.compiled)
         rows_drawn = tuple(n + more for n, more in zip(cursor.rows_drawn, drawn, strict=True))
         n_planned = sum(rows_drawn) - n_rows_before
@@ -310,7 +315,7 @@ class Planner:
                 here = drawn[begin : begin + n]
                 rows[here], epochs[here], counts[here] = segments.row_ids, epoch, segments.counts
                 found.append((here, segments))
-                epoch, block = divmod(epoch * packing.n_blocks + block + 1, packing.n_blocks)
+                epoch, block, _ = following(packing, epoch, block)
                 begin += n
                 if begin < drawn.size:
                     position = first_position(packing, epoch, block, compiled=self.compiled)

@@ -9,8 +9,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,7 @@ class WorkerProcesses:
     Args:
         groups: the plan.
         maker: picks this rank's rows, and makes the batches out of what workers copied.
-        shards: files of the maker's stream, in its order.
+        paths: of the maker's shards, in their order.
         n_workers: processes.
         n_ahead: groups that are being copied, the trainer's included.
         max_rows: of any batch of this rank.
@@ -61,14 +60,14 @@ class WorkerProcesses:
         self,
         groups: Iterator[list[Planned]],
         maker: Maker,
-        shards: Sequence[Path],
+        paths: Sequence[str],
         n_workers: int,
         n_ahead: int,
         max_rows: int,
     ) -> None:
         self._groups, self._maker, self.max_rows = groups, maker, max_rows
         self._n_ahead = max(n_ahead, n_workers)
-        n_tokens, dtype = max_rows * maker.assembler.sequence_length, maker.assembler.stream.dtype
+        n_tokens, dtype = max_rows * maker.assembler.sequence_length, maker.residency.dtype
         max_tokens = n_tokens * group_size(n_tokens)
         n_slots = -(-self._n_ahead // n_workers)
         self._asked: collections.deque[_Group] = collections.deque()
@@ -77,6 +76,7 @@ class WorkerProcesses:
         self._slots: list[list[Slot]] = []
         self._workers: list[subprocess.Popen[bytes]] = []
         self._finalizer = weakref.finalize(self, _end_workers, self._workers)
+        shards = maker.residency.description(paths)
         for _ in range(n_workers):
             file = _nameless_file(n_slots * Slot.n_bytes(max_tokens, dtype))
             try:
@@ -151,9 +151,7 @@ class WorkerProcesses:
     def _widen(self, copied: _Copied) -> Batch:
         compiled = kernels.done_already()
         stream = copied.slot.stream(copied.n_tokens, compiled=compiled)
-        return self._maker.assembler.assemble(
-            copied.rows, compiled=compiled, stream=stream, starts=copied.starts
-        )
+        return self._maker.assembler.assemble(copied.rows, stream, copied.starts, compiled=compiled)
 
     def _death(self, group: _Group) -> RuntimeError:
         self.close()
@@ -177,7 +175,7 @@ def _nameless_file(n_bytes: int) -> int:
     return file
 
 
-def _start(file: int, shards: Sequence[Path], n_slots: int, max_tokens: int) -> subprocess.Popen[bytes]:
+def _start(file: int, shards: dict[str, Any], n_slots: int, max_tokens: int) -> subprocess.Popen[bytes]:
     worker = subprocess.Popen(
         [sys.executable, "-m", "cuvee.streaming.worker"],
         stdin=subprocess.PIPE,
@@ -186,7 +184,7 @@ def _start(file: int, shards: Sequence[Path], n_slots: int, max_tokens: int) -> 
         bufsize=0,
     )
     setup = {
-        "shards": [str(path.resolve()) for path in shards],
+        "residency": shards,
         "memory": file,
         "n_slots": n_slots,
         "max_tokens": max_tokens,

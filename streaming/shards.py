@@ -11,46 +11,35 @@ Columns: `tokens: large_list<uint16 | uint32>`, a document's tokens with its end
 
 import json
 import os
-import re
+import struct
 import uuid
+from collections.abc import Callable
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-\d{5,}(?:-x(?P<repeat>[1-9]\d*))?\.arrow")
-TokenDtype = Literal["uint16", "uint32"]
+from .manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SHARD_NAME,
+    Manifest,
+    ShardEntry,
+    StoredTokens,
+    TokenDtype,
+    parse_manifest,
+)
+
+# An Arrow IPC file begins with this, padded to 8 bytes; a message with 4 bytes of ones and its length.
+ARROW_MAGIC, N_MESSAGE_PREFIX = b"ARROW1", 8
+# Enough for the schema's and the batch's messages, which take some 700 bytes.
+N_HEAD_BYTES = 4096
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
-
-
-class ShardEntry(TypedDict):
-    """A shard's line in the manifest; documents, tokens and bytes as they lie in the file, once."""
-
-    file: str
-    repeat: int
-    n_docs: int
-    n_tokens: int
-    n_bytes: int
-    checksum: str
-
-
-class Manifest(TypedDict):
-    """What manifest.json holds."""
-
-    format_version: int
-    domain: str
-    dtype: TokenDtype
-    vocab_size: int
-    tokenizer_hash: str
-    eos_id: int
-    splits: dict[str, list[ShardEntry]]
 
 
 class Shard(NamedTuple):
@@ -211,7 +200,7 @@ def open_shard(path: str | Path) -> Shard:
     )
 
 
-class TokenStore:
+class TokenStore(StoredTokens):
     """One split of one domain's token shards, memory-mapped: opening is O(shards) and reads no tokens.
 
     The store is what an epoch reads: a shard of repeat r stands in it r times, as the same mapped bytes, so
@@ -228,77 +217,39 @@ class TokenStore:
     """
 
     def __init__(self, folder: str | Path, split: str = "train") -> None:
-        self.folder, self.split = Path(folder), split
-        manifest = _read_manifest(self.folder)
-        files = manifest["splits"].get(split, [])
-        if not files:
-            raise ValueError(
-                f"{self.folder}: no split {split!r}; its splits are {sorted(manifest['splits'])}"
-            )
-        self.domain, self.dtype = manifest["domain"], np.dtype(manifest["dtype"])
-        self.vocab_size, self.eos_id = manifest["vocab_size"], manifest["eos_id"]
-        self.tokenizer_hash = manifest["tokenizer_hash"]
-        opened = {entry["file"]: self._open(entry) for entry in files}
-        self.files = tuple((self.folder / entry["file"], entry.get("repeat", 1)) for entry in files)
-        self.n_distinct_docs = sum(entry["n_docs"] for entry in files)
-        self.n_distinct_tokens = sum(entry["n_tokens"] for entry in files)
-        self.max_repeat = max(repeat for _, repeat in self.files)
-        self._entries = [
-            entry
-            for times in range(1, self.max_repeat + 1)
-            for entry in files
-            if entry.get("repeat", 1) >= times
-        ]
-        self._shards = [opened[entry["file"]] for entry in self._entries]
-        self.n_docs = sum(entry["n_docs"] for entry in self._entries)
-        self.n_tokens = sum(entry["n_tokens"] for entry in self._entries)
-        if self.n_tokens == 0:
-            raise ValueError(
-                f"{self.folder}: split {split!r} has {self.n_docs} documents and no tokens; leave it out"
-            )
-
-    @property
-    def n_files(self) -> int:
-        """How many `files`, each with its repeat."""
-        return len(self.files)
+        self.folder = Path(folder)
+        super().__init__(str(self.folder), _read_manifest(self.folder), split)
+        opened = {entry["file"]: self._open(entry) for entry in self._entries[: self.n_files]}
+        self.shards = [opened[entry["file"]] for entry in self._entries]
+        self.files = tuple(
+            (self.folder / entry["file"], entry.get("repeat", 1)) for entry in self._entries[: self.n_files]
+        )
 
     @property
     def pieces(self) -> tuple[Tokens, ...]:
         """Each shard's tokens, (n_tokens of the shard,), views of the mapped files; each as often as an
         epoch reads it."""
-        return tuple(shard.tokens for shard in self._shards)
+        return tuple(shard.tokens for shard in self.shards)
 
     @property
     def offsets(self) -> tuple[NDArray[np.int64], ...]:
         """Where each shard's documents end: int64, (n_docs of the shard + 1,), views of the mapped files."""
-        return tuple(shard.offsets for shard in self._shards)
+        return tuple(shard.offsets for shard in self.shards)
 
     @property
     def shard_paths(self) -> tuple[Path, ...]:
         """The shards' files."""
         return tuple(self.folder / entry["file"] for entry in self._entries)
 
-    @property
-    def n_shards(self) -> int:
-        """How many `pieces`: the first `n_files` are the files, once each."""
-        return len(self._entries)
-
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each document, end-of-sequence included: int64, (n_docs,). Read on first use."""
-        return np.concatenate([np.diff(shard.offsets) for shard in self._shards])
+        return np.concatenate([np.diff(shard.offsets) for shard in self.shards])
 
     @cached_property
     def doc_ids(self) -> NDArray[np.uint64]:
         """The hash of each document's id: uint64, (n_docs,). Read on first use."""
-        return np.concatenate([shard.doc_ids for shard in self._shards])
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of everything that decides which token stands where; 16 hex digits."""
-        contents = [self.tokenizer_hash, self.vocab_size, self.eos_id, str(self.dtype)]
-        checksums = [[entry["n_tokens"], entry["checksum"]] for entry in self._entries]
-        return blake2b(json.dumps([contents, checksums]).encode(), digest_size=8).hexdigest()
+        return np.concatenate([shard.doc_ids for shard in self.shards])
 
     def read(self, start: int, n_tokens: int) -> Tokens:
         """A copy of tokens [start, start + n_tokens) of the shards one after another: dtype, (n_tokens,).
@@ -327,16 +278,7 @@ class TokenStore:
             self.verify_shard(index)
 
     def verify_shard(self, index: int) -> None:
-        """`verify`, for one shard.
-
-        Raises:
-            ValueError: its contents changed, or its tokens leave the vocabulary.
-        """
-        entry, shard, path = self._entries[index], self._shards[index], self.shard_paths[index]
-        if _checksum(shard.tokens, shard.offsets, shard.doc_ids) != entry["checksum"]:
-            raise ValueError(f"{path}: its contents do not match its checksum; write the shard again")
-        if shard.tokens.size and int(shard.tokens.max()) >= self.vocab_size:
-            raise ValueError(f"{path}: token {shard.tokens.max()} is outside vocab_size {self.vocab_size}")
+        verify_contents(self.shards[index], self._entries[index], self.vocab_size, self.shard_paths[index])
 
     def _open(self, entry: ShardEntry) -> Shard:
         path = self.folder / entry["file"]
@@ -344,18 +286,85 @@ class TokenStore:
             raise ValueError(
                 f"{path}: the manifest names it and it is not there; restore it or write the manifest again"
             )
-        if (n_bytes := path.stat().st_size) != entry["n_bytes"]:
-            raise ValueError(
-                f"{path}: {n_bytes} bytes, the manifest says {entry['n_bytes']}; write the shard again"
-            )
-        shard = open_shard(path)
-        found = (str(shard.tokens.dtype), shard.doc_ids.size, shard.tokens.size, shard.checksum)
-        if found != (expected := (str(self.dtype), entry["n_docs"], entry["n_tokens"], entry["checksum"])):
-            raise ValueError(
-                f"{path}: dtype, documents, tokens and checksum are {found}, the manifest says {expected}; "
-                "write the manifest again if the shard was replaced on purpose"
-            )
-        return shard
+        return open_shard_of(entry, str(self.dtype), path)
+
+
+def open_shard_of(entry: ShardEntry, dtype: str, path: Path) -> Shard:
+    """Map a shard that a manifest names, without reading its tokens.
+
+    Raises:
+        ValueError: it is cut short, no shard, or another one than the manifest says.
+    """
+    if (n_bytes := path.stat().st_size) != entry["n_bytes"]:
+        raise ValueError(
+            f"{path}: {n_bytes} bytes, the manifest says {entry['n_bytes']}; write the shard again"
+        )
+    shard = open_shard(path)
+    found = (str(shard.tokens.dtype), shard.doc_ids.size, shard.tokens.size, shard.checksum)
+    if found != (expected := (dtype, entry["n_docs"], entry["n_tokens"], entry["checksum"])):
+        raise ValueError(
+            f"{path}: dtype, documents, tokens and checksum are {found}, the manifest says {expected}; "
+            "write the manifest again if the shard was replaced on purpose"
+        )
+    return shard
+
+
+def verify_contents(shard: Shard, entry: ShardEntry, vocab_size: int, place: str | Path) -> None:
+    """Read a shard, and compare it with the manifest's checksum and the vocabulary. About 1 GB/s.
+
+    Raises:
+        ValueError: they do not match.
+    """
+    if _checksum(shard.tokens, shard.offsets, shard.doc_ids) != entry["checksum"]:
+        raise ValueError(f"{place}: its contents do not match its checksum; write the shard again")
+    if shard.tokens.size and int(shard.tokens.max()) >= vocab_size:
+        raise ValueError(f"{place}: token {shard.tokens.max()} is outside vocab_size {vocab_size}")
+
+
+def read_offsets(
+    read: Callable[[int, int], bytes], entry: ShardEntry, place: str | Path
+) -> NDArray[np.int64]:
+    """Where a shard's documents end, without its tokens: int64, (n_docs + 1,).
+
+    They are the first buffer of the record batch's body, behind the messages of the schema and of the batch;
+    both together are one range of the file.
+
+    Args:
+        read: returns bytes [start, end) of the shard.
+        entry: of the shard.
+        place: its path or URI, for errors.
+    Raises:
+        ValueError: not an Arrow file, or offsets that do not run from 0 to n_tokens.
+    """
+    n_offset_bytes = 8 * (entry["n_docs"] + 1)
+    data = read(0, min(entry["n_bytes"], N_HEAD_BYTES + n_offset_bytes))
+    at = 8
+    for _ in ("schema", "record batch"):
+        if not data.startswith(ARROW_MAGIC) or data[at : at + 4] != b"\xff" * 4 or len(data) < at + 8:
+            raise ValueError(f"{place}: begins with {data[:8]!r}; not a token shard, write it again")
+        (n_message_bytes,) = struct.unpack_from("<i", data, at + 4)
+        at += N_MESSAGE_PREFIX + n_message_bytes
+    found = data[at : at + n_offset_bytes]
+    if len(found) < n_offset_bytes:  # longer messages than ours
+        found = read(at, min(entry["n_bytes"], at + n_offset_bytes))
+    offsets = np.frombuffer(found[: len(found) // 8 * 8], "<i8").astype(np.int64)
+    check_offsets(offsets, entry, place)
+    return offsets
+
+
+def check_offsets(offsets: NDArray[np.int64], entry: ShardEntry, place: str | Path) -> None:
+    """Raise ValueError unless `offsets` rise from 0 to n_tokens, in as many steps as there are documents."""
+    if (
+        offsets.size != entry["n_docs"] + 1
+        or offsets[0] != 0
+        or offsets[-1] != entry["n_tokens"]
+        or (np.diff(offsets) < 0).any()
+    ):
+        raise ValueError(
+            f"{place}: its {offsets.size} offsets run from {offsets[:1]} to {offsets[-1:]}; the manifest's "
+            f"{entry['n_docs']} documents of {entry['n_tokens']} tokens have {entry['n_docs'] + 1} that rise "
+            f"from 0 to {entry['n_tokens']}; write the shard again"
+        )
 
 
 def splits_of(folder: str | Path) -> list[str]:
@@ -371,18 +380,7 @@ def _read_manifest(folder: Path) -> Manifest:
         raise ValueError(
             f"{folder}: no {MANIFEST}; tokenizing was not finished, or this is not a domain's folder"
         )
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); write the manifest again") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format_version is {version!r}; this version of cuvee reads {FORMAT_VERSION}"
-        )
-    if missing := sorted(Manifest.__required_keys__ - manifest.keys()):
-        raise ValueError(f"{path}: {missing} missing; write the manifest again")
-    return cast(Manifest, manifest)
+    return parse_manifest(path.read_bytes(), str(path))
 
 
 def _view(buffer: Any, dtype: np.dtype[Any], n_values: int) -> NDArray[Any]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from .growth import Growth
 from .packing import Position
 from .plan import Cursor, Event, Planner, Schedule
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 _REMEDIES = {
     "sequence_length": "rows would be cut elsewhere; load it with the saved sequence_length",
@@ -17,7 +18,7 @@ _REMEDIES = {
     "seed": "the order would differ; load it with the saved seed",
     "packing": "rows would be others; load it with the saved packing",
     "weights": "build the loader with the saved run's weights, schedule and bounds, and then set_weights",
-    "fingerprint": "the data changed; give the shards that the run was started on",
+    "fingerprint": "the data changed; give the shards that the run had, and others only behind them",
     "max_epochs": "load it with the saved max_epochs",
 }
 
@@ -27,12 +28,14 @@ def encode(
     cursor: Cursor,
     arguments: Mapping[str, int | str],
     identities: Mapping[str, Mapping[str, int | float | str | None]],
+    growths: Mapping[str, Growth],
 ) -> dict[str, Any]:
     """The state at `cursor`. Its size does not grow with the run: past weights are left out.
 
     Args:
         arguments: of the loader, those that a state must agree with.
         identities: by domain, in the planner's order: what a state must agree with in each.
+        growths: by domain, its shards.
     """
     names = list(identities)
     return {
@@ -42,6 +45,7 @@ def encode(
         "domains": {
             name: {
                 **identities[name],
+                "growth": [growths[name].epoch, list(growths[name].n_shards)],
                 "position": list(cursor.positions[k]),
                 "rows_drawn": cursor.rows_drawn[k],
                 "tokens_drawn": cursor.tokens_drawn[k],
@@ -51,7 +55,7 @@ def encode(
         },
         "schedule": encode_schedule(planner.entries_from(cursor.step), names),
         "batch_sizes": [list(entry) for entry in planner.batch_sizes_from(cursor.step)],
-        "events": [[event.step, event.domain] for event in cursor.events],
+        "events": [[event.step, event.domain, event.what] for event in cursor.events],
     }
 
 
@@ -99,6 +103,16 @@ def decode(
     return cursor, schedule, [(start, rows) for start, rows in state["batch_sizes"]]
 
 
+def saved_growths(state: Mapping[str, Any]) -> dict[str, Growth]:
+    """The shards of each domain of a state; none of one that is not a whole state, which `decode` refuses."""
+    if state.get("version") != STATE_VERSION:
+        return {}
+    return {
+        name: Growth(domain["growth"][0], tuple(domain["growth"][1]))
+        for name, domain in state.get("domains", {}).items()
+    }
+
+
 def encode_schedule(schedule: Schedule, names: Sequence[str]) -> list[tuple[int, dict[str, int]]]:
     """The schedule in plain JSON; domains without a share are left out, so that adding one is free."""
     return [
@@ -107,13 +121,21 @@ def encode_schedule(schedule: Schedule, names: Sequence[str]) -> list[tuple[int,
     ]
 
 
-def given_weights(planner: Planner, names: Sequence[str]) -> str:
-    """A hash of the weights that a loader was built with; domains that never have one do not matter."""
+def given_weights(planner: Planner, names: Sequence[str], *, by_tokens: bool) -> str:
+    """A hash of the weights that a loader was built with; domains that never have one do not matter.
+
+    Args:
+        by_tokens: they were the domains' tokens, which may become more.
+    """
 
     def named(values: Iterable[int]) -> dict[str, int]:
         return {name: value for name, value in zip(names, values, strict=True) if value}
 
-    given: list[object] = [encode_schedule(planner.schedule, names)]
+    given: list[object] = (
+        [names, encode_schedule(planner.schedule[1:], names)]
+        if by_tokens
+        else [encode_schedule(planner.schedule, names)]
+    )
     if planner.ramp is not None:
         given += [planner.ramp.starts, [named(shares) for shares in planner.ramp.shares], planner.ramp.shape]
     if planner.bounds is not None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..kernels.gather import Tokens, TokenStream
 from ..kernels.segments import copy_segments
-from .shards import open_shard
+from .residency import residency_of
 
 # How often a worker looks whether its loader still lives. (A process forked from the loader's holds the pipe
 # open, so the end of the input alone does not tell.)
@@ -63,10 +63,9 @@ def main() -> None:
     """Fill slots until the input ends or the loader's process is gone."""
     requests, answers = FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.fileno()
     setup = json.loads(_read_line(requests))
-    shards = [open_shard(path) for path in setup["shards"]]
-    stream = TokenStream([shard.tokens for shard in shards], [shard.offsets for shard in shards])
+    residency = residency_of(setup["residency"])
     memory = mmap.mmap(setup["memory"], 0)
-    slots = [Slot(memory, k, setup["max_tokens"], stream.dtype) for k in range(setup["n_slots"])]
+    slots = [Slot(memory, k, setup["max_tokens"], residency.dtype) for k in range(setup["n_slots"])]
     received = Received(requests, os.getppid())
     while (header := received.take(2)) is not None:
         segments = received.take(2 * int(header[1]))
@@ -74,7 +73,8 @@ def main() -> None:
             return
         slot = slots[header[0]]
         starts, lengths = segments.reshape(2, -1)
-        slot.n_ends[0] = copy_segments(stream, starts, lengths, slot.tokens, slot.ends)
+        with residency.holding(starts, lengths) as (stream, at):
+            slot.n_ends[0] = copy_segments(stream, at, lengths, slot.tokens, slot.ends)
         os.write(answers, b"\0")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cuvee.streaming import StreamingLoader, TokenStore
-from cuvee.streaming.packing import BestFit, Concat, Position, end_position, first_position
+from cuvee.streaming.packing import BestFit, Concat, Position, end_position, first_position, following
 
 L = 16
 EMIT = ("input_ids", "labels", "position_ids", "cu_seqlens", "max_seqlen", "domain_ids", "row_ids")
@@ -179,16 +179,14 @@ def test_crop_cuts_elsewhere_in_every_epoch_and_has_no_token_twice_in_one() -> N
 
 def test_the_end_of_a_fraction_of_an_epoch_lies_within_its_block(sources) -> None:
     store = TokenStore(sources["web"])
-    stream = loader(sources)._stream
+    stream = loader(sources, packing="best_fit")._domain_maker.layout
     packing = BestFit("web", 0, stream, 0, store.n_docs, store.n_tokens, L)
     assert packing.n_blocks > 2
     for cap in (0.5, 1.0, 1.3, 2.99):
         end, position, n_rows = end_position(packing, cap), first_position(packing), 0
         while position < end:
             n_rows += packing.n_rows(position.epoch, position.block)
-            position = first_position(
-                packing, *divmod(position.epoch * packing.n_blocks + position.block + 1, packing.n_blocks)
-            )
+            position = first_position(packing, *following(packing, position.epoch, position.block)[:2])
         per_epoch = sum(packing.n_rows(0, block) for block in range(packing.n_blocks))
         assert abs(n_rows - cap * per_epoch) < 2 * per_epoch / packing.n_blocks + packing.n_blocks
     assert end_position(packing, 2.0) == Position(2, 0, 0)
