@@ -134,7 +134,9 @@ class Cache:
             ValueError: as `lease`; more than the bound; or no room within SECONDS_FOR_ROOM.
         """
         deadline, leases = time.monotonic() + SECONDS_FOR_ROOM, list[Lease]()
-        self.check_room(sum(wanted.n_bytes for wanted in files), f"{len(files)} files")
+        self.check_room(
+            sum({wanted.name: wanted.n_bytes for wanted in files}.values()), f"{len(files)} files"
+        )
         with self._locked(".turn"):
             try:
                 while len(leases) < len(files):

@@ -132,7 +132,8 @@ class Residency:
         """Map the remote ones of these shards, each held."""
         assert self._cache is not None
         remote = [piece for piece in pieces if piece in self._remote]
-        self._check_room(sum(map(self.n_bytes, remote)), f"the {len(remote)} shards of one batch")
+        files = {self._remote[piece].uri: self.n_bytes(piece) for piece in remote}  # a repeated shard is one
+        self._check_room(sum(files.values()), f"the {len(files)} shards of one batch")
         self._forget([piece for piece, mapped in self._mapped.items() if mapped.lease.was_removed()])
         try:
             for piece in remote:

@@ -13,7 +13,7 @@ import pytest
 from cuvee.streaming import StreamingLoader, TokenStore
 from cuvee.streaming.batch import FIELDS
 from cuvee.streaming.manifest import MANIFEST
-from cuvee.streaming.shards import read_offsets
+from cuvee.streaming.shards import read_offsets, shard_name, write_manifest, write_token_shard
 
 SIZES = {"code": 100, "web": 400, "wiki": 61}
 WEIGHTS = {"code": 0.3, "web": 0.5, "wiki": 0.2}
@@ -305,3 +305,20 @@ def test_a_shard_that_is_missing_is_an_error_that_names_it(uris, tmp_path) -> No
     fsspec.filesystem("memory").rm("/bucket/web/train-00002.arrow")
     with pytest.raises(FileNotFoundError, match="train-00002"):
         take(loader(uris, cache=tmp_path / "cache"), 50)
+
+
+def test_a_repeated_remote_shard_is_fetched_once_and_read_as_often_as_a_local_one(tmp_path, read) -> None:
+    folder = tmp_path / "web"
+    for k, repeat in enumerate([1, 3]):
+        tokens, path = np.arange(100 * k, 100 * k + 60), folder / shard_name("train", k, repeat)
+        write_token_shard(path, tokens, np.array([0, 7, 60]), np.zeros(2, np.uint64), "uint16")
+    write_manifest(folder, domain="web", vocab_size=60_000, tokenizer_hash="t0", eos_id=1)
+    options = {"sequence_length": 8, "global_batch": 5, "max_epochs": 2}
+    for packing in ("concat", "best_fit"):
+        local = StreamingLoader({"web": folder}, packing=packing, **options)
+        remote = StreamingLoader(
+            {"web": f"file://{folder}"}, packing=packing, cache=tmp_path / packing, **options
+        )
+        del read[:]
+        assert [digest(batch) for batch in remote] == [digest(batch) for batch in local]
+        assert len(read) == 2
