@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 EXTRAS := train,trees,ray,web,trafilatura,unicode,languages,test,dev
 RUN    ?= runs/demo
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types bench clean
@@ -23,7 +24,7 @@ demo: $(VENV)/installed  ## raw text to a trained model: curate, mix, stream, tr
 
 test: $(VENV)/installed  ## lint, types and every test that this machine can run
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/installed  ## ruff
 	$(BIN)/python -m ruff check .

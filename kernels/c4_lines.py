@@ -111,8 +111,8 @@ def c4_lines_reference(
     offsets: NDArray[np.int64],
     rules: LineRules,
     word_starts: NDArray[np.int64] | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], LineCounts]:
-    """`c4_lines` with Python's string methods, but for where the lines came from."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], KeptLines, LineCounts]:
+    """`c4_lines` with Python's string methods. No line knows where it came from: all sources are -1."""
     texts, rows = [], []
     for start, end in pairwise(offsets):
         counts = dict.fromkeys(LineCounts._fields, 0)
@@ -127,11 +127,21 @@ def c4_lines_reference(
         texts.append("\n".join(kept).strip().encode())
         rows.append([*counts.values()])
     columns = np.array(rows, np.int64).reshape(-1, len(LineCounts._fields)).T
-    return (
-        np.frombuffer(b"".join(texts), np.uint8),
-        np.cumsum([0, *map(len, texts)], dtype=np.int64),
-        LineCounts(*columns),
-    )
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    ends = [
+        (begin + len(before), begin + len(before) + len(line))
+        for begin, text in zip(offsets.tolist(), texts, strict=False)
+        for before, line in _lines_of(text)
+    ]
+    starts, stops = np.array(ends, np.int64).reshape(-1, 2).T
+    lines = KeptLines(starts, stops, np.full(starts.size, -1))
+    return np.frombuffer(b"".join(texts), np.uint8), offsets, lines, LineCounts(*columns)
+
+
+def _lines_of(text: bytes) -> list[tuple[bytes, bytes]]:
+    """Each line of a text that stays, and what stands before it."""
+    lines = text.split(b"\n") if text else []
+    return [(b"\n".join([*lines[:i], b""]), line) for i, line in enumerate(lines)]
 
 
 def _line_reference(line: str, n_words: int, rules: LineRules, counts: dict[str, int]) -> str | None:

@@ -163,4 +163,4 @@ def test_fixed_thresholds_can_be_moved_without_reading_text_again():
     movable = {"min_words", "max_words", "min_stop_words", "max_fraction_characters_duplicate_lines"}
     movable |= {"max_hashes_per_word", "max_ellipses_per_word"}
     movable |= {"max_fraction_bullet_lines", "max_fraction_ellipsis_lines"}
-    assert thresholds(Fineweb2) == movable
+    assert thresholds(Fineweb2(profile="uax29")) == movable

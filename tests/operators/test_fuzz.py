@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cuvee.operators.base import ROW, Filter, FitFilter, FitMap, Map, Operator
+from cuvee.operators.base import ROW, Operator
 from cuvee.operators.c4 import C4
+from cuvee.operators.cluster import Cluster
 from cuvee.operators.decontaminate import Decontaminate
 from cuvee.operators.exact_dedup import ExactDedup
 from cuvee.operators.extract import Extract
@@ -26,6 +27,9 @@ from cuvee.operators.url_filter import UrlFilter
 from cuvee.operators.where import Where
 from cuvee.operators.word_pass import forget
 
+from ..conftest import run_operator
+
+CLUSTER = Cluster(dimensions=4, n_restarts=1)
 PROFILES = ("paper", "datatrove", "dclm", "uax29", "icu")
 # Units that, repeated without end, find quadratic regular expressions and buffers that are too short.
 UNITS = ("我来到北京", "\u0301\u0323", "1.2.3.", "a@b.c")
@@ -63,6 +67,7 @@ def operators(tmp_path_factory: pytest.TempPathFactory) -> list[Operator]:
         Normalise(form="NFKD", casefold=True),
         ExactDedup(normalise="nfkc_casefold"),
         Extract(extractor="trafilatura"),
+        CLUSTER,
     ]
     handled = {type(operator) for operator in by_hand} | {Rehydrate}
     rest = [kind() for kind in BUILT_IN if kind not in handled]
@@ -84,22 +89,12 @@ def _table(*texts: str | None) -> pa.Table:
     )
 
 
-def _results(operator: Operator, table: pa.Table) -> dict[str, pa.Array]:
+def _results(operator: Operator, table: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The columns that an operator gives, and its reasons if it decides."""
-    match operator:
-        case Map():
-            return dict(
-                zip(operator.writes, operator.apply(table).select(operator.writes).columns, strict=True)
-            )
-        case Filter():
-            columns = dict(operator.scores(table))
-            return columns | {"reason": operator.reasons(columns)}
-        case FitFilter() | FitMap():
-            partial = operator.observe(table)
-            state = operator.finish(operator.merge([operator.combine(partial)]))
-            columns = dict(operator.scores(table, state))
-            return columns | {"reason": operator.reasons(columns)}
-    raise AssertionError(operator)
+    if any(name.startswith("cluster.") for name in operator.reads):
+        table = run_operator(CLUSTER, [table])
+    done = run_operator(operator, [table])
+    return {name: done[name] for name in (*operator.writes, "reason") if name in done.column_names}
 
 
 @given(texts=st.lists(DOCUMENT, max_size=4))

@@ -249,7 +249,7 @@ RAW = DEFLATE.compress(b"<html>body") + DEFLATE.flush()
     ("body", "headers"),
     [
         (b"5\r\n<html\r\n5\r\n>body\r\n0\r\n\r\n", ["Transfer-Encoding: chunked"]),
-        (gzip.compress(b"<html>body"), ["Content-Encoding: gzip"]),
+        (gzip.compress(b"<html>body", mtime=0), ["Content-Encoding: gzip"]),
         (zlib.compress(b"<html>body"), ["Content-Encoding: deflate"]),
         (RAW, ["Content-Encoding: deflate"]),
         (
