@@ -84,11 +84,21 @@ def special(
         return -1
     if not ends[outline(data[start], data[start + n_bytes - 1], n_bytes)]:
         return -1
-    return _find(short_hash(data, start, n_bytes), hashes, splits)
+    return _find(data, start, n_bytes, False, hashes, splits)
 
 
-@inlined
-def _find(h: np.uint64, hashes: NDArray[np.uint64], splits: NDArray[np.int64]) -> int:
+@kernel  # not inlined: few chunks come here, and each copy of it costs seconds of compilation
+def _find(
+    data: NDArray[np.uint8],
+    start: int,
+    n_bytes: int,
+    is_unit: bool,
+    hashes: NDArray[np.uint64],
+    splits: NDArray[np.int64],
+) -> int:
+    h = short_hash(data, start, n_bytes)
+    if is_unit:
+        h = ~h
     slot = np.int64(h & np.uint64(_N_SLOTS - 1))
     while hashes[slot]:
         if hashes[slot] == h:
@@ -220,7 +230,7 @@ def _suffix(
     if low <= digit < high - 1 and _is_digit(codes[digit]):
         start = positions[digit + 1]
         n_bytes = positions[high] - start
-        if n_bytes <= _LONGEST and _find(~short_hash(data, start, n_bytes), hashes, splits) >= 0:
+        if n_bytes <= _LONGEST and _find(data, start, n_bytes, True, hashes, splits) >= 0:
             found = max(found, high - 1 - digit)
     return found
 
