@@ -1,5 +1,6 @@
 """What tests of every folder share."""
 
+import os
 import pickle
 from collections.abc import Callable, Sequence
 
@@ -10,9 +11,12 @@ import pytest
 
 from cuvee.operators.base import ROW, Filter, Fit, FitFilter, FitMap, Map, Operator, set_columns
 
-# The first call of a kernel compiles it, which no deadline of an example allows for.
-hypothesis.settings.register_profile("cuvee", deadline=None)
-hypothesis.settings.load_profile("cuvee")
+# The first call of a kernel compiles it, which no deadline of an example allows for, and a loaded machine
+# draws examples slowly. The same examples in every run: HYPOTHESIS_PROFILE=explore looks for others.
+COMMON = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("cuvee", derandomize=True, **COMMON)
+hypothesis.settings.register_profile("explore", derandomize=False, **COMMON)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cuvee"))
 
 
 @pytest.fixture(scope="session")
