@@ -128,20 +128,14 @@ def c4_lines_reference(
         rows.append([*counts.values()])
     columns = np.array(rows, np.int64).reshape(-1, len(LineCounts._fields)).T
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    ends = [
-        (begin + len(before), begin + len(before) + len(line))
-        for begin, text in zip(offsets.tolist(), texts, strict=False)
-        for before, line in _lines_of(text)
-    ]
-    starts, stops = np.array(ends, np.int64).reshape(-1, 2).T
-    lines = KeptLines(starts, stops, np.full(starts.size, -1))
+    bounds = []
+    for begin, text in zip(offsets[:-1].tolist(), texts, strict=True):
+        for encoded in text.split(b"\n") if text else ():
+            bounds.append((begin, begin + len(encoded)))
+            begin += len(encoded) + 1
+    starts, ends = np.array(bounds, np.int64).reshape(-1, 2).T
+    lines = KeptLines(starts, ends, np.full(starts.size, -1))
     return np.frombuffer(b"".join(texts), np.uint8), offsets, lines, LineCounts(*columns)
-
-
-def _lines_of(text: bytes) -> list[tuple[bytes, bytes]]:
-    """Each line of a text that stays, and what stands before it."""
-    lines = text.split(b"\n") if text else []
-    return [(b"\n".join([*lines[:i], b""]), line) for i, line in enumerate(lines)]
 
 
 def _line_reference(line: str, n_words: int, rules: LineRules, counts: dict[str, int]) -> str | None:
