@@ -248,7 +248,11 @@ def resume(sources: dict[str, Path]) -> dict[str, dict[str, float]]:
             state = loader(sources, packing=packing).state_dict()
             state["step"] = n_rows
             for domain in state["domains"].values():
-                domain |= {"rows_drawn": n_rows, "position": [n_rows // 1000, 0, 7]}
+                # Of best_fit the second block: the first is a small one.
+                domain |= {
+                    "rows_drawn": n_rows,
+                    "position": [n_rows // 1000, int(packing == "best_fit"), 7],
+                }
             times = []
             for _ in range(5):
                 resumed = loader(sources, packing=packing)

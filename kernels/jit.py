@@ -51,7 +51,8 @@ class InBackground:
         self._thread: threading.Thread | None = None
         self._is_done, self._error, self._given_up = False, cast(BaseException | None, None), False
         # A process forked while the thread holds numba's locks must never ask for a kernel.
-        os.register_at_fork(after_in_child=self._forked)
+        if hasattr(os, "register_at_fork"):  # Windows does not fork
+            os.register_at_fork(after_in_child=self._forked)
 
     def done(self, *, wait: bool = False) -> bool:
         """Whether the kernels are loaded; the first call begins to load them.

@@ -1,5 +1,7 @@
 """A keyed shuffle of [0, n) that is computed, not stored: any position at once, in both directions."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,8 +134,13 @@ def _run(indices: NDArray[np.int64], n: int, key: int, *, forward: bool) -> NDAr
     indices = _checked(indices, n, key)
     low_bits, high_bits = map(np.uint64, _halves(n))
     out = np.empty_like(indices)
-    _feistel(indices, np.uint64(n), np.array(round_keys(key), np.uint64), low_bits, high_bits, forward, out)
+    _feistel(indices, np.uint64(n), _round_keys(key), low_bits, high_bits, forward, out)
     return out
+
+
+@lru_cache(maxsize=1024)
+def _round_keys(key: int) -> NDArray[np.uint64]:
+    return np.array(round_keys(key), np.uint64)
 
 
 def _halves(n: int) -> tuple[int, int]:

@@ -131,7 +131,7 @@ def document_spans(
         _document_spans(stream.offset_addresses, stream.bounds, stream.doc_bounds, docs, starts, lengths)
         return starts, lengths
     pieces = np.searchsorted(stream.doc_bounds, docs, side="right") - 1
-    for piece in np.unique(pieces).tolist():
+    for piece in np.flatnonzero(np.bincount(pieces)).tolist():
         (here,) = np.nonzero(pieces == piece)
         local = docs[here] - stream.doc_bounds[piece]
         begins = stream.offsets[piece][local]

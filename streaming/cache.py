@@ -10,7 +10,6 @@ another process would trust, and what is left is removed when its room is needed
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -18,6 +17,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from .file_locks import flocks, lock_alone, lock_shared, locked_now, unlock
 
 # Only files that this module named are counted and removed, whatever else lies in the folder.
 NAME = re.compile(r"[0-9a-f]{32}\.(shard|offsets)(\.part)?")
@@ -57,11 +58,11 @@ class Lease:
 
     def release(self) -> None:
         """Let the file be removed if its room is needed."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        unlock(self._descriptor)
 
     def renew(self) -> bool:
         """Hold the file again, as the one used last; False if it was removed."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        lock_shared(self._descriptor)
         if self.was_removed():
             return False
         now = time.time_ns()  # finer than the clock that a file system stamps files with
@@ -87,9 +88,12 @@ class Cache:
     Args:
         folder: made if need be. Other files in it are neither counted nor touched.
         max_bytes: of the files, those being fetched included; None: no bound.
+    Raises:
+        OSError: this system has no file locks.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int | None = None) -> None:
+        flocks()
         self.folder, self.max_bytes = Path(folder), max_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -198,7 +202,7 @@ class Cache:
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 # Not a lock that waits: by the time it came, this may be the file, which its users hold.
-                if not _locked_now(descriptor):
+                if not locked_now(descriptor):
                     time.sleep(SECONDS_BETWEEN_LOOKS)
                 elif not _is_at(descriptor, part):
                     pass  # it was fetched, or given up, between the two lines above
@@ -264,7 +268,7 @@ class Cache:
     def _locked(self, name: str = ".lock") -> Iterator[None]:
         descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock_alone(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -285,18 +289,9 @@ def _removed_if_unused(path: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        if not (_locked_now(descriptor) and _is_at(descriptor, path)):
+        if not (locked_now(descriptor) and _is_at(descriptor, path)):
             return False
         path.unlink()
         return True
     finally:
         os.close(descriptor)
-
-
-def _locked_now(descriptor: int) -> bool:
-    """Lock an open file for this process alone; False if another holds it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

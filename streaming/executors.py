@@ -19,8 +19,10 @@ from .warm_up import kernels
 
 # Rows planned at once, in the end. It changes no order; a row's plan costs the least from a few hundred on.
 N_PLANNED_ROWS = 4096
-# Smaller batches are handed over several at once, so that this does not cost more than making them.
-N_TOKENS_HANDED_OVER, MAX_GROUP = 2**18, 8
+# Smaller batches are handed over several at once, so that this does not cost more than making them. By a
+# thread few, as those that wait drive one another out of the caches: groups of 2**18 tokens cost a third more.
+# By a process more: its slots are a quarter as large, and its hand-overs dearer.
+N_TOKENS_HANDED_OVER, N_TOKENS_BY_PROCESS, MAX_GROUP = 2**16, 2**18, 8
 
 
 @dataclass(frozen=True)
@@ -60,25 +62,21 @@ def planned(
         n_steps = max(1, min(2 * n_steps, N_PLANNED_ROWS // rows.domains.shape[1]))
 
 
-def grouped(steps: Iterator[Planned], n_tokens: int) -> Iterator[list[Planned]]:
-    """Steps in groups that are handed over at once: the first alone, for a trainer waits for it.
-
-    Args:
-        n_tokens: of a rank's batch. A hand-over costs two wake-ups, some 0.1 ms: as much as 2**16 tokens.
-    """
+def grouped(steps: Iterator[Planned], n_together: int) -> Iterator[list[Planned]]:
+    """Steps in groups of n_together that are handed over at once: the first alone, a trainer waits for it."""
     size, group = 1, []
     for step in steps:
         group.append(step)
         if len(group) == size:
             yield group
-            size, group = group_size(n_tokens), []
+            size, group = n_together, []
     if group:
         yield group
 
 
-def group_size(n_tokens: int) -> int:
+def group_size(n_tokens: int, n_tokens_handed_over: int = N_TOKENS_HANDED_OVER) -> int:
     """Batches of n_tokens that are handed over at once, and so lie in memory."""
-    return min(MAX_GROUP, max(1, N_TOKENS_HANDED_OVER // n_tokens))
+    return min(MAX_GROUP, max(1, n_tokens_handed_over // n_tokens))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,18 @@ from ..kernels.gather import TokenLayout
 from .assemble import Assembler
 from .batch import FIELDS, Batch, FieldName
 from .domains import DomainMaker
-from .executors import BackgroundThread, Executor, Inline, Maker, Planned, group_size, grouped, planned
+from .executors import (
+    N_TOKENS_BY_PROCESS,
+    N_TOKENS_HANDED_OVER,
+    BackgroundThread,
+    Executor,
+    Inline,
+    Maker,
+    Planned,
+    group_size,
+    grouped,
+    planned,
+)
 from .growth import Growth
 from .integrity import Verifier
 from .lookahead import fetched_ahead
@@ -78,7 +89,7 @@ class StreamingLoader:
         prefetch: groups of batches that a background thread makes before they are asked for (a group is a
             batch, or as many as have N_TOKENS_HANDED_OVER tokens); 0: none, made when asked. None: 2 where a
             rank's batch has N_TOKENS_FOR_THREAD tokens or more, else 0.
-        workers: processes that read tokens, instead of the thread.
+        workers: processes that read tokens, instead of the thread. Not on Windows.
         pin_memory: of the large tensors, for copies to a device that don't wait.
         verify: compare each shard with its checksum before its first tokens are handed out, and replace rows
             of those that don't match (integrity.py). Reads every shard once, at 1 GB/s.
@@ -321,7 +332,9 @@ class StreamingLoader:
         return fetched_ahead(steps, self._maker.pieces_of, self._maker.residency)
 
     def _groups(self) -> Iterator[list[Planned]]:
-        return grouped(self._steps(), self._largest_batch() * self.sequence_length)
+        n_tokens = self._largest_batch() * self.sequence_length
+        handed_over = N_TOKENS_BY_PROCESS if self._n_workers else N_TOKENS_HANDED_OVER
+        return grouped(self._steps(), group_size(n_tokens, handed_over))
 
     def _new_executor(self) -> Executor:
         if self._n_workers:

@@ -5,13 +5,14 @@
     best_fit   documents shuffled, then packed whole; only a document longer than a row is split
 
 A row is a list of segments of the domain's tokens, L tokens in all or fewer. Rows come in blocks: one for
-each epoch where documents are cut; for best_fit as many documents as fill some N_BLOCK_ROWS rows, packed when
-the plan comes to them. A block is a function of (documents, seed, domain, epoch, block), so a position is
-three numbers and nothing that is half packed belongs to a state.
+each epoch where documents are cut; for best_fit as many documents as fill some N_BLOCK_ROWS rows (the first
+N_FIRST_ROWS), packed when the plan comes to them. A block is a function of (documents, seed, domain, epoch,
+block), so a position is three numbers and nothing that is half packed belongs to a state.
 """
 
 import math
 import threading
+from bisect import bisect_right
 from hashlib import blake2b
 from typing import Literal, NamedTuple, Protocol, get_args
 
@@ -20,13 +21,16 @@ from numpy.typing import NDArray
 
 from ..kernels.bin_packing import best_fit_decreasing
 from ..kernels.gather import TokenLayout
-from ..kernels.permutation import permute
+from ..kernels.permutation import mix64, permute
 from ..kernels.segments import document_spans
 
 PackingName = Literal["concat", "crop", "best_fit"]
 PACKINGS: tuple[PackingName, ...] = get_args(PackingName)
 # The last row of a block is half empty, and a few thousand documents leave hardly a gap in the others.
 N_BLOCK_ROWS, N_BLOCK_DOCS = 1024, 2048
+# An epoch's first block is small: without compiled kernels, which the first batch does not wait for, packing
+# a whole one for each of 8 domains takes 100 ms.
+N_FIRST_ROWS, N_FIRST_DOCS = 64, 32
 N_KEPT_BLOCKS = 3  # of a domain: the plan's first, its last, and one between
 
 
@@ -175,7 +179,7 @@ class _Block(NamedTuple):
     n_tokens: NDArray[np.int64]  # (n_rows + 1,), of the rows drawn before each
 
 
-class BestFit(_Even):
+class BestFit:
     """Documents in a keyed order, packed block by block by best-fit decreasing; rows shuffled in the block.
 
     A document of more than L + 1 tokens is split every L tokens, each label staying the document's next
@@ -208,10 +212,18 @@ class BestFit(_Even):
     ) -> None:
         self._name, self._seed, self._stream, self._length = name, seed, stream, sequence_length
         self._first_doc, self._n_docs = first_doc, n_docs
-        docs_of_rows = math.ceil(N_BLOCK_ROWS * sequence_length * n_docs / max(1, n_tokens))
-        self.n_blocks = max(1, n_docs // max(N_BLOCK_DOCS, docs_of_rows))
+        docs_of_row = sequence_length * n_docs / max(1, n_tokens)
+        docs_of_block = max(N_BLOCK_DOCS, math.ceil(N_BLOCK_ROWS * docs_of_row))
+        self._n_first = max(N_FIRST_DOCS, math.ceil(N_FIRST_ROWS * docs_of_row))
+        if self._n_first >= min(n_docs, docs_of_block):
+            self._n_first = 0
+        self._n_even = max(1, (n_docs - self._n_first) // docs_of_block)
+        self.n_blocks = self._n_even + (self._n_first > 0)
         self._blocks: dict[tuple[int, int], _Block] = {}
         self._lock = threading.Lock()  # a state may be asked for while a thread plans
+
+    def n_blocks_in(self, _epoch: int) -> int:
+        return self.n_blocks
 
     def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
         return self._block(epoch, block, compiled).bounds.size - 1
@@ -230,6 +242,30 @@ class BestFit(_Even):
     def block_of(self, row_id: int) -> int:
         return row_id // 2**32
 
+    def at_fraction(self, epoch: int, fraction: float, *, compiled: bool = True) -> tuple[int, int]:
+        n_docs = fraction * self._n_docs
+        block = bisect_right(range(self.n_blocks), n_docs, key=self._edge) - 1
+        begin, end = self._edge(block), self._edge(block + 1)
+        if n_docs == begin:
+            return block, 0
+        n_rows = self.n_rows(epoch, block, compiled=compiled)
+        return block, math.floor((n_docs - begin) / (end - begin) * n_rows)
+
+    def fraction_at(self, position: Position) -> float:
+        begin, end = self._edge(position.block), self._edge(position.block + 1)
+        if not position.row:
+            return begin / max(1, self._n_docs)
+        inside = (end - begin) * position.row / self.n_rows(position.epoch, position.block)
+        return (begin + inside) / self._n_docs
+
+    def _edge(self, block: int) -> int:
+        """Documents of an epoch before a block."""
+        if self._n_first:
+            if block == 0:
+                return 0
+            block -= 1
+        return self._n_first + block * (self._n_docs - self._n_first) // self._n_even
+
     def _block(self, epoch: int, block: int, compiled: bool) -> _Block:
         with self._lock:
             packed = self._blocks.pop((epoch, block), None) or self._pack(epoch, block, compiled)
@@ -239,7 +275,7 @@ class BestFit(_Even):
             return packed
 
     def _pack(self, epoch: int, block: int, compiled: bool) -> _Block:
-        first, end = (b * self._n_docs // self.n_blocks for b in (block, block + 1))
+        first, end = self._edge(block), self._edge(block + 1)
         key = stream_key(self._seed, self._name, epoch)
         docs = permute(np.arange(first, end), self._n_docs, key, compiled=compiled)
         starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)
@@ -248,13 +284,9 @@ class BestFit(_Even):
         # numpy sorts 16 bits by radix, ten times faster than 64.
         order = np.argsort(row_of.astype(np.uint16) if n_rows < 2**16 else row_of, kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=n_rows))])
-        row_order = (
-            permute(
-                np.arange(n_rows), n_rows, stream_key(self._seed, self._name, epoch, block), compiled=compiled
-            )
-            if n_rows
-            else np.empty(0, np.int64)
-        )
+        # Sorted by hashes, as all are wanted at once.
+        shuffle = mix64(np.arange(n_rows, dtype=np.uint64), stream_key(self._seed, self._name, epoch, block))
+        row_order = np.argsort(shuffle)
         filled = np.bincount(row_of, lengths, minlength=n_rows).astype(np.int64)
         n_tokens = np.concatenate([[0], np.cumsum(filled[row_order])])
         return _Block(bounds, starts[order], lengths[order], row_order, n_tokens)

@@ -273,7 +273,7 @@ class Planner:
         drawn = np.bincount(domains, minlength=len(self.domains)).tolist()
         positions = list(cursor.positions)
         tokens = list(cursor.tokens_drawn)
-        for k in np.unique(domains).tolist():
+        for k in np.flatnonzero(drawn).tolist():
             epoch, block, row = positions[k]
             packing, end = self.domains[k].packing, row + drawn[k]
             tokens[k] += packing.n_tokens(epoch, block, row, end, compiled=self.compiled)
@@ -304,7 +304,7 @@ class Planner:
         """The rows of `order`: each domain's run on from its position."""
         rows, epochs, counts = np.empty_like(order), np.empty_like(order), np.empty_like(order)
         found = []
-        for k in np.unique(order).tolist():
+        for k in np.flatnonzero(np.bincount(order)).tolist():  # np.unique imports np.ma, 40 ms
             packing, position = self.domains[k].packing, cursor.positions[k]
             (drawn,) = np.nonzero(order == k)
             begin = 0
@@ -321,8 +321,9 @@ class Planner:
                     position = first_position(packing, epoch, block, compiled=self.compiled)
         bounds = np.concatenate([[0], np.cumsum(counts)])
         starts, lengths = np.empty(int(bounds[-1]), np.int64), np.empty(int(bounds[-1]), np.int64)
+        one_each = bounds[-1] == order.size  # no row is without a segment
         for here, segments in found:
-            to = ranges(bounds[here], segments.counts)
+            to = here if one_each else ranges(bounds[here], segments.counts)
             starts[to], lengths[to] = segments.starts, segments.lengths
         shape = (-1, batch)
         return Rows(

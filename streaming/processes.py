@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .assemble import RankRows
 from .batch import Batch
-from .executors import Maker, Planned, group_size
+from .executors import N_TOKENS_BY_PROCESS, Maker, Planned, group_size
 from .warm_up import kernels
 from .worker import Slot
 
@@ -53,6 +53,7 @@ class WorkerProcesses:
         n_ahead: groups that are being copied, the trainer's included.
         max_rows: of any batch of this rank.
     Raises:
+        OSError: this system hands no open files to processes.
         RuntimeError: a worker ended.
     """
 
@@ -65,10 +66,12 @@ class WorkerProcesses:
         n_ahead: int,
         max_rows: int,
     ) -> None:
+        if os.name == "nt":
+            raise OSError("workers: Windows hands no open files to processes; use prefetch, which needs none")
         self._groups, self._maker, self.max_rows = groups, maker, max_rows
         self._n_ahead = max(n_ahead, n_workers)
         n_tokens, dtype = max_rows * maker.assembler.sequence_length, maker.residency.dtype
-        max_tokens = n_tokens * group_size(n_tokens)
+        max_tokens = n_tokens * group_size(n_tokens, N_TOKENS_BY_PROCESS)
         n_slots = -(-self._n_ahead // n_workers)
         self._asked: collections.deque[_Group] = collections.deque()
         self._current: list[_Copied] = []  # the next one last

@@ -171,9 +171,8 @@ def open_shard(path: str | Path) -> Shard:
         ValueError: not a whole Arrow file, or not in the shards' schema.
     """
     try:
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            schema, batches = reader.schema, [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        reader = pa.ipc.open_file(_mapped(path))
+        schema, batches = reader.schema, [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: not a whole Arrow file ({error}); write the shard again") from error
     checksum = (schema.metadata or {}).get(b"checksum", b"").decode()
@@ -383,6 +382,17 @@ def _read_manifest(folder: Path) -> Manifest:
     return parse_manifest(path.read_bytes(), str(path))
 
 
+def _mapped(path: str | Path) -> Any:
+    """The whole file as one mapped Arrow buffer, which holds no file open.
+
+    A record batch read through Arrow's own mapping has all its pages asked for (MADV_WILLNEED): 0.5 ms for a
+    shard of 20 MB that is in memory already, and the reading of a whole corpus when it is opened cold.
+    """
+    with pa.memory_map(str(path)) as source:
+        head = source.read_buffer(1)  # keeps the mapping alive when its file is closed
+        return pa.foreign_buffer(head.address, source.size(), base=head)
+
+
 def _view(buffer: Any, dtype: np.dtype[Any], n_values: int) -> NDArray[Any]:
     """An Arrow buffer as an array, not copied. (Arrow's own `to_numpy` imports pandas: 0.2 s.)"""
     return np.frombuffer(buffer or b"", dtype, n_values)
@@ -428,6 +438,8 @@ def _write_atomically(path: Path, data: bytes | memoryview) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if os.name == "nt":  # folders cannot be opened there
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -10,7 +10,7 @@ from .growth import Growth
 from .packing import Position
 from .plan import Cursor, Event, Planner, Schedule
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 _REMEDIES = {
     "sequence_length": "rows would be cut elsewhere; load it with the saved sequence_length",

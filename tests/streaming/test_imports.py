@@ -20,6 +20,24 @@ def test_importing_the_loader_imports_nothing_heavy(statement: str) -> None:
     assert result.stdout.split() == []
 
 
+def test_local_shards_need_nothing_that_windows_lacks(write_stream) -> None:
+    script = """
+import os, sys, pytest
+import torch
+sys.modules["fcntl"] = None
+del os.register_at_fork, os.memfd_create
+from cuvee.streaming import StreamingLoader
+options = {"sequence_length": 4, "global_batch": 2}
+loader = StreamingLoader({"web": sys.argv[1]}, {"web": 1.0}, **options)
+assert next(loader).input_ids.shape == (2, 4)
+with pytest.raises(OSError, match="no file locks .*; copy the shards to a local folder"):
+    StreamingLoader({"web": "file://" + sys.argv[1]}, {"web": 1.0}, cache=sys.argv[1] + "-cache", **options)
+"""
+    arguments = [sys.executable, "-c", script, str(write_stream("web", 100))]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     import cuvee.streaming
 

@@ -240,7 +240,7 @@ def test_a_state_is_refused_when_the_data_was_swapped_or_is_missing(sources, wri
 
 def test_a_state_of_another_version_or_in_parts_is_refused(sources) -> None:
     state = loader(sources).state_dict()
-    with pytest.raises(ValueError, match="state: version is 1; this version of cuvee reads 3"):
+    with pytest.raises(ValueError, match="state: version is 1; this version of cuvee reads 4"):
         loader(sources).load_state_dict({**state, "version": 1})
     with pytest.raises(ValueError, match="state: schedule, step missing; this is not a loader's whole state"):
         loader(sources).load_state_dict({k: v for k, v in state.items() if k not in ("step", "schedule")})

@@ -163,6 +163,31 @@ def test_blocks_fill_rows_to_within_a_thousandth(write_store) -> None:
     assert batches.stats()["fill"] >= 0.999
 
 
+def test_the_first_block_of_an_epoch_is_small_and_no_document_is_lost_at_its_edge(
+    sources, corpus, monkeypatch
+) -> None:
+    monkeypatch.setattr("cuvee.streaming.packing.N_FIRST_ROWS", 2)
+    monkeypatch.setattr("cuvee.streaming.packing.N_FIRST_DOCS", 4)
+    batches = loader(sources, max_epochs={"web": 2, "code": 2})
+    packing = batches._planner.domains[1].packing
+    sizes = [packing.n_rows(0, block) for block in range(packing.n_blocks_in(0))]
+    assert sizes[0] <= min(sizes[1:]) / 2
+    fractions = [packing.fraction_at(Position(0, block, 0)) for block in range(len(sizes))]
+    assert fractions == sorted({*fractions})
+    assert [packing.at_fraction(0, fraction) for fraction in fractions] == [(b, 0) for b in range(len(sizes))]
+    alone = StreamingLoader(
+        {"web": sources["web"]},
+        sequence_length=L,
+        global_batch=1,
+        packing="best_fit",
+        emit=EMIT,
+        max_epochs=2,
+    )
+    targets = Counter(label for batch in alone for label in batch.labels.flatten().tolist() if label > 1)
+    expected = Counter(token for shard in corpus["web"] for doc in shard for token in doc[1:] if token > 1)
+    assert targets == Counter({token: 2 * n for token, n in expected.items()})
+
+
 def test_crop_cuts_elsewhere_in_every_epoch_and_has_no_token_twice_in_one() -> None:
     for n_tokens in (17, 18, 40, 33, 100):
         crop = Concat("web", 0, n_tokens, L, moving=True)
