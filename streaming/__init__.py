@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .decomposition import Vsl
     from .loader import StreamingLoader
     from .shards import TokenStore
 
-__all__ = ["Batch", "StreamingLoader", "TokenStore"]
+__all__ = ["Batch", "StreamingLoader", "TokenStore", "Vsl"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from .batch import Batch
 
         return Batch
+    if name == "Vsl":
+        from .decomposition import Vsl
+
+        return Vsl
     if name == "StreamingLoader":
         from .loader import StreamingLoader
 

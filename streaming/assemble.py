@@ -28,6 +28,7 @@ class RankRows(NamedTuple):
     counts: NDArray[np.int64]  # (rows,), segments of each row
     starts: NDArray[np.int64]  # (n_segments,), positions in the stream
     lengths: NDArray[np.int64]  # (n_segments,)
+    sequence_length: int | None = None  # of the sequences that a row is divided into; None: it is one
 
 
 def rows_of_rank(rows: Rows, index: int, step: int, rank: int, world_size: int) -> RankRows:
@@ -45,6 +46,7 @@ def rows_of_rank(rows: Rows, index: int, step: int, rank: int, world_size: int) 
         rows.counts[begin:end],
         rows.starts[segments],
         rows.lengths[segments],
+        None if rows.sequence_lengths is None else int(rows.sequence_lengths[index]),
     )
 
 
@@ -102,17 +104,22 @@ class Assembler:
         """The batch of `rows`, whose segments lie in `stream` at `starts`."""
         import torch
 
-        shape = (rows.domains.size, self.sequence_length)
-        buffers = self._buffers.get(shape[0])
+        length, n_rows = rows.sequence_length or self.sequence_length, rows.domains.size
+        n_of_row = self.sequence_length // length
+        shape = (n_rows * n_of_row, length)
+        buffers = self._buffers.get(n_rows)
         if buffers is None:
             n_arrays = 2 + ("position_ids" in self.emit)
-            buffers = Buffers(shape, n_arrays * (N_HELD + self.n_ahead), pinned=self.pin_memory)
-            self._buffers = {shape[0]: buffers}  # a batch size that is over needs no memory
+            n_kept = n_arrays * (N_HELD + self.n_ahead)
+            buffers = Buffers((n_rows, self.sequence_length), n_kept, pinned=self.pin_memory)
+            self._buffers = {n_rows: buffers}  # a batch size that is over needs no memory
         wants_bounds = "cu_seqlens" in self.emit or "max_seqlen" in self.emit
         arrays = RowArrays(
-            inputs=buffers.take(),
-            labels=buffers.take(),
-            positions=buffers.take() if "position_ids" in self.emit else np.empty((0, 0), np.int64),
+            inputs=buffers.take().reshape(shape),
+            labels=buffers.take().reshape(shape),
+            positions=buffers.take().reshape(shape)
+            if "position_ids" in self.emit
+            else np.empty((0, 0), np.int64),
             cu_seqlens=np.empty(shape[0] * shape[1] + 1 if wants_bounds else 0, np.int32),
         )
         n_sequences, longest = gather(
@@ -135,16 +142,24 @@ class Assembler:
                 case "cu_seqlens":
                     values[name] = torch.from_numpy(arrays.cu_seqlens[: n_sequences + 1].copy())
                 case "max_seqlen":
-                    values[name] = min(1 << (longest - 1).bit_length(), self.sequence_length)
+                    values[name] = min(1 << (longest - 1).bit_length(), length)
                 case "domain_ids":
-                    values[name] = torch.from_numpy(self.domain_ids[rows.domains])
+                    values[name] = torch.from_numpy(_of_each(self.domain_ids[rows.domains], n_of_row))
                 case "row_ids":  # not a view, which would keep the whole plan alive
-                    values[name] = torch.from_numpy(rows.row_ids.copy())
+                    row_ids = rows.row_ids.copy()
+                    if n_of_row > 1:
+                        row_ids = (row_ids[:, None] + np.arange(n_of_row)).ravel()
+                    values[name] = torch.from_numpy(row_ids)
                 case "weights":
-                    values[name] = torch.from_numpy(self._weights(rows))
+                    values[name] = torch.from_numpy(_of_each(self._weights(rows), n_of_row))
         return Batch(step=rows.step, **values)
 
     def _weights(self, rows: RankRows) -> NDArray[np.float32]:
         if self.objective is None:
             return np.ones(rows.domains.size, np.float32)
         return (self.objective[rows.domains] * ROW / rows.shares).astype(np.float32)
+
+
+def _of_each(values: NDArray[Any], n_of_row: int) -> NDArray[Any]:
+    """A row's value for each of its sequences."""
+    return values if n_of_row == 1 else values.repeat(n_of_row)

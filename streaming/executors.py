@@ -20,7 +20,7 @@ from .warm_up import kernels
 # Rows planned at once, in the end. It changes no order; a row's plan costs the least from a few hundred on.
 N_PLANNED_ROWS = 4096
 # Smaller batches are handed over several at once, so that this does not cost more than making them. By a
-# thread few, as those that wait drive one another out of the caches: groups of 2**18 tokens cost a third more.
+# thread few, as those that wait drive one another out of the caches: 2**18 tokens cost a third more.
 # By a process more: its slots are a quarter as large, and its hand-overs dearer.
 N_TOKENS_HANDED_OVER, N_TOKENS_BY_PROCESS, MAX_GROUP = 2**16, 2**18, 8
 

@@ -11,6 +11,8 @@ from ..kernels.apportion import ROW, largest_remainder
 from ..kernels.gather import TokenLayout
 from .assemble import Assembler
 from .batch import FIELDS, Batch, FieldName
+from .curriculum import LengthPlanner, domains_by_length
+from .decomposition import Vsl
 from .domains import DomainMaker
 from .executors import (
     N_TOKENS_BY_PROCESS,
@@ -27,8 +29,8 @@ from .executors import (
 from .growth import Growth
 from .integrity import Verifier
 from .lookahead import fetched_ahead
-from .packing import PACKINGS, PackingName, epochs_at
-from .plan import Cursor, Planner
+from .packing import PACKINGS, PackingName
+from .plan import Bounds, Cursor, Domain, Planner
 from .processes import WorkerProcesses
 from .residency import Residency
 from .schedule import Ramp, WeightSchedule, bounds_of
@@ -52,6 +54,7 @@ class Stats(TypedDict):
     epochs: dict[str, float]
     weights: dict[str, float]
     events: list[dict[str, int | str]]
+    left_out: dict[str, float]
 
 
 class StreamingLoader:
@@ -70,7 +73,10 @@ class StreamingLoader:
         sequence_length: L, tokens of a row.
         global_batch: B, rows of one step over all ranks; see `set_global_batch`.
         seed: of the shuffles.
-        packing: how documents become rows, "concat", "crop" or "best_fit"; see packing.py.
+        packing: how documents become rows, "concat", "crop" or "best_fit" (packing.py), "vsl" or a `Vsl`:
+            sequences of varying length, as many tokens in every batch (decomposition.py). With the last,
+            weights are for steps (no WeightSchedule, floors or ceilings), and neither `verify` nor appended
+            shards are supported.
         emit: the fields of a batch, of batch.py; input_ids among them.
         mask_boundaries: labels are -100 where the next token is another document's. False, for concat and
             crop: they are that token.
@@ -109,7 +115,7 @@ class StreamingLoader:
         sequence_length: int,
         global_batch: int,
         seed: int = 0,
-        packing: PackingName = "concat",
+        packing: PackingName | Vsl = "concat",
         emit: Sequence[FieldName] = ("input_ids", "labels", "domain_ids", "row_ids"),
         mask_boundaries: bool = True,
         max_epochs: float | Mapping[str, float] | None = None,
@@ -129,17 +135,22 @@ class StreamingLoader:
         cache_bytes: int | None = None,
     ) -> None:
         _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
-        _check_packing(packing, emit, mask_boundaries)
+        vsl = Vsl() if packing == "vsl" else packing if isinstance(packing, Vsl) else None
+        name_of_packing: PackingName = "vsl" if isinstance(packing, Vsl) else packing
+        _check_packing(name_of_packing, emit, mask_boundaries)
+        if vsl is not None:
+            _check_vsl(schedule=schedule, floors=floors, ceilings=ceilings, verify=verify)
         self.domains, self.steps = tuple(sources), steps
         self.sequence_length, self.global_batch, self.seed = sequence_length, global_batch, seed
-        self.packing: PackingName = packing
+        self.packing: PackingName = name_of_packing
+        self._packing_saved = self.packing if vsl is None else repr(vsl)
         self.emit = tuple(emit)
         self._rank, self._world_size = rank, world_size
         # Sorted by name: ties in the mixture fall the same way for every order of the sources.
         self._stores, files = open_sources(sources, split, cache, cache_bytes)
         names = list(self._stores)
         layout, n_bytes_of_offsets = None, 0
-        if packing == "best_fit":  # the one that plans by documents
+        if self.packing in ("best_fit", "vsl"):  # those that plan by documents
             offsets = [ends for store in self._stores.values() for ends in store.offsets]
             layout = TokenLayout([int(ends[-1]) for ends in offsets], offsets)
             n_bytes_of_offsets = sum(store.n_offset_bytes for store in self._stores.values())
@@ -148,16 +159,14 @@ class StreamingLoader:
         )
         self._max_epochs = epoch_caps(max_epochs, names)
         self._domain_maker = DomainMaker(
-            self._stores, layout, packing, seed, sequence_length, self._max_epochs
+            self._stores, layout, self.packing, seed, sequence_length, self._max_epochs
         )
-        made = {name: self._domain_maker.new(name, compiled=kernels.done_already()) for name in names}
-        self._growths = {name: growth for name, (growth, _) in made.items()}
-        self._planner = Planner(
-            [domain for _, domain in made.values()],
-            global_batch,
-            self._weights(weights, schedule),
-            bounds_of(floors, ceilings, names),
-            compiled=kernels.done_already(),
+        self._growths = {name: Growth(0, (store.n_shards,)) for name, store in self._stores.items()}
+        shares, bounds = self._weights(weights, schedule), bounds_of(floors, ceilings, names)
+        self._planner = (
+            self._new_planner(global_batch, shares, bounds)
+            if vsl is None
+            else self._new_length_planner(global_batch, shares, vsl)
         )
         for start_step, later in schedule if schedule and not isinstance(schedule, WeightSchedule) else ():
             self._planner.append(start_step, shares_of(later, names))
@@ -182,6 +191,35 @@ class StreamingLoader:
         self._maker = Maker(assembler, residency, self._verifier, rank, world_size)
         self._executor: Executor | None = None
         self._begin_at(self._planner.start())
+
+    def _new_planner(
+        self, global_batch: int, shares: NDArray[np.int64] | Ramp, bounds: Bounds | None
+    ) -> Planner:
+        compiled = kernels.done_already()
+        domains = [
+            self._domain_maker.domain(name, growth, compiled=compiled)
+            for name, growth in self._growths.items()
+        ]
+        return Planner(domains, global_batch, shares, bounds, compiled=compiled)
+
+    def _new_length_planner(
+        self, global_batch: int, shares: NDArray[np.int64] | Ramp, vsl: Vsl
+    ) -> LengthPlanner:
+        maker, compiled = self._domain_maker, kernels.done_already()
+        assert maker.layout is not None
+        assert not isinstance(shares, Ramp)
+        by_length = domains_by_length(
+            self._stores,
+            maker.layout,
+            self.seed,
+            self.sequence_length,
+            vsl,
+            self._max_epochs,
+            compiled=compiled,
+        )
+        return LengthPlanner(
+            by_length, global_batch, shares, self.sequence_length, vsl, self.seed, compiled=compiled
+        )
 
     @property
     def step(self) -> int:
@@ -254,12 +292,14 @@ class StreamingLoader:
         """Realised tokens, padding, shares and epochs of each domain, the weights of the next row, events.
 
         Shares are of rows, padding included: what weights divide. `fill` is the part of all rows that is no
-        padding.
+        padding. `left_out` is the part of a domain's tokens that no row has: with vsl, targets of nothing and
+        remainders; else less than two rows, counted as 0.
         """
         cursor = self._cursor()
-        shares = self._planner.shares_at(cursor)
+        shares, room = self._planner.shares_at(cursor), self.sequence_length
+        drawn = dict(zip(self._stores, self._planner.drawn(cursor), strict=True))
         ours = {name: k for k, name in enumerate(self._stores)}
-        total, room = max(1, cursor.n_rows), self.sequence_length
+        total = max(1, cursor.n_rows)
         events: list[dict[str, int | str]] = [
             {"step": e.step, "domain": e.domain, "event": e.what} for e in cursor.events
         ]
@@ -268,19 +308,14 @@ class StreamingLoader:
             events.append({"step": found.step, "domain": found.domain, "event": event})
         return Stats(
             step=cursor.step,
-            n_tokens={name: cursor.tokens_drawn[ours[name]] for name in self.domains},
-            n_padding={
-                name: cursor.rows_drawn[ours[name]] * room - cursor.tokens_drawn[ours[name]]
-                for name in self.domains
-            },
+            n_tokens={name: drawn[name].n_tokens for name in self.domains},
+            n_padding={name: drawn[name].n_rows * room - drawn[name].n_tokens for name in self.domains},
             fill=sum(cursor.tokens_drawn) / (total * room) if cursor.n_rows else 1.0,
-            token_shares={name: cursor.rows_drawn[ours[name]] / total for name in self.domains},
-            epochs={
-                name: epochs_at(self._planner.domains[k].packing, cursor.positions[k])
-                for name, k in ((name, ours[name]) for name in self.domains)
-            },
+            token_shares={name: drawn[name].n_rows / total for name in self.domains},
+            epochs={name: drawn[name].epochs for name in self.domains},
             weights={name: 0.0 if shares is None else int(shares[ours[name]]) / ROW for name in self.domains},
             events=events,
+            left_out=self._left_out(),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -308,8 +343,13 @@ class StreamingLoader:
         )
         for _, rows in batch_sizes:
             _check_counts(self.sequence_length, rows, self._rank, self._world_size)
-        now = dict(zip(self._stores, self._planner.domains, strict=True))
-        growths, domains, cursor = self._domain_maker.resumed(saved, cursor, self._growths, now)
+        domains: Sequence[Domain] = self._planner.domains
+        growths = self._growths
+        if isinstance(self._planner, LengthPlanner):
+            _check_not_grown(saved, growths)
+        else:
+            now = dict(zip(self._stores, domains, strict=True))
+            growths, domains, cursor = self._domain_maker.resumed(saved, cursor, growths, now)
         self.close()
         self._growths, self._planner.domains = growths, tuple(domains)
         if self._verifier is not None:
@@ -393,9 +433,15 @@ class StreamingLoader:
             return largest_remainder(np.array([store.n_tokens for store in self._stores.values()]), ROW)
         return shares_of(weights, names)
 
+    def _left_out(self) -> dict[str, float]:
+        if not isinstance(self._planner, LengthPlanner):
+            return dict.fromkeys(self.domains, 0.0)
+        found = {domain.name: domain.left_out for domain in self._planner.by_length}
+        return {name: found[name] for name in self.domains}
+
     def _may_exhaust(self) -> bool:
         """Whether weights, now or later, are all of domains with a limit."""
-        limited = np.array([domain.end is not None for domain in self._planner.domains])
+        limited = np.array([cap is not None for cap in self._max_epochs.values()])
         if self._planner.bounds is not None and np.array(self._planner.bounds[0])[~limited].any():
             return False
         shares = [entry for _, entry in self._planner.entries_from(self.step)]
@@ -408,7 +454,7 @@ class StreamingLoader:
             "sequence_length": self.sequence_length,
             "global_batch": self.global_batch,
             "seed": self.seed,
-            "packing": self.packing,
+            "packing": self._packing_saved,
             "weights": self._weights_given,
         }
 
@@ -450,8 +496,25 @@ def _check_packing(packing: str, emit: Sequence[str], mask_boundaries: bool) -> 
     check_names("emit", emit, FIELDS, "field")
     if "input_ids" not in emit:
         raise ValueError(f"emit: {tuple(emit)} lacks 'input_ids'; a batch always has them")
-    if packing == "best_fit" and not mask_boundaries:
+    if packing in ("best_fit", "vsl") and not mask_boundaries:
         raise ValueError(
-            "mask_boundaries: best_fit puts documents side by side in no order that a label could follow; "
+            f"mask_boundaries: {packing} puts documents side by side in no order that a label could follow; "
             "leave it True, or pack by 'concat'"
         )
+
+
+def _check_vsl(*, schedule: object, floors: object, ceilings: object, verify: bool) -> None:
+    if isinstance(schedule, WeightSchedule):
+        raise ValueError("schedule: vsl takes weights by steps, [(step, weights), ...], no WeightSchedule")
+    for name, value in (("floors", floors), ("ceilings", ceilings), ("verify", verify)):
+        if value:
+            raise ValueError(f"{name}: not supported with packing 'vsl'; leave it out, or pack by 'best_fit'")
+
+
+def _check_not_grown(saved: Mapping[str, Growth], now: Mapping[str, Growth]) -> None:
+    for name, growth in saved.items():
+        if growth != now[name]:
+            raise ValueError(
+                f"state: domains.{name} had {growth.n_shards[-1]} shards and has {now[name].n_shards[-1]}; "
+                "vsl cannot go on with appended shards, give the shards that the run had"
+            )

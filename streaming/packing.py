@@ -3,6 +3,7 @@
     concat     documents one after another as they lie in the shards, cut every L tokens, rows shuffled
     crop       concat, cut at other places in every epoch
     best_fit   documents shuffled, then packed whole; only a document longer than a row is split
+    vsl        documents cut into powers of two, a batch of one length each: decomposition.py, curriculum.py
 
 A row is a list of segments of the domain's tokens, L tokens in all or fewer. Rows come in blocks: one for
 each epoch where documents are cut; for best_fit as many documents as fill some N_BLOCK_ROWS rows (the first
@@ -13,6 +14,7 @@ block), so a position is three numbers and nothing that is half packed belongs t
 import math
 import threading
 from bisect import bisect_right
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Literal, NamedTuple, Protocol, get_args
 
@@ -24,7 +26,7 @@ from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64, permute
 from ..kernels.segments import document_spans
 
-PackingName = Literal["concat", "crop", "best_fit"]
+PackingName = Literal["concat", "crop", "best_fit", "vsl"]
 PACKINGS: tuple[PackingName, ...] = get_args(PackingName)
 # The last row of a block is half empty, and a few thousand documents leave hardly a gap in the others.
 N_BLOCK_ROWS, N_BLOCK_DOCS = 1024, 2048
@@ -179,6 +181,49 @@ class _Block(NamedTuple):
     n_tokens: NDArray[np.int64]  # (n_rows + 1,), of the rows drawn before each
 
 
+class DocumentBlocks:
+    """Documents in a keyed order divided into blocks: a small one, and others of about the same size.
+
+    Args:
+        n_docs, n_tokens: of the domain.
+        sequence_length: L.
+    """
+
+    def __init__(self, n_docs: int, n_tokens: int, sequence_length: int) -> None:
+        docs_of_row = sequence_length * n_docs / max(1, n_tokens)
+        docs_of_block = max(N_BLOCK_DOCS, math.ceil(N_BLOCK_ROWS * docs_of_row))
+        self.n_docs = n_docs
+        self._n_first = max(N_FIRST_DOCS, math.ceil(N_FIRST_ROWS * docs_of_row))
+        if self._n_first >= min(n_docs, docs_of_block):
+            self._n_first = 0
+        self._n_even = max(1, (n_docs - self._n_first) // docs_of_block)
+        self.n_blocks = self._n_even + (self._n_first > 0)
+
+    def edge(self, block: int) -> int:
+        """Documents of an epoch before a block."""
+        if self._n_first:
+            if block == 0:
+                return 0
+            block -= 1
+        return self._n_first + block * (self.n_docs - self._n_first) // self._n_even
+
+    def at_fraction(self, fraction: float, n_rows_of: Callable[[int], int]) -> tuple[int, int]:
+        """As `Packing.at_fraction`, given the rows of each block."""
+        n_docs = fraction * self.n_docs
+        block = bisect_right(range(self.n_blocks), n_docs, key=self.edge) - 1
+        begin, end = self.edge(block), self.edge(block + 1)
+        if n_docs == begin:
+            return block, 0
+        return block, math.floor((n_docs - begin) / (end - begin) * n_rows_of(block))
+
+    def fraction_at(self, position: Position, n_rows_of: Callable[[int], int]) -> float:
+        """As `Packing.fraction_at`, given the rows of each block."""
+        begin, end = self.edge(position.block), self.edge(position.block + 1)
+        if not position.row:
+            return begin / max(1, self.n_docs)
+        return (begin + (end - begin) * position.row / n_rows_of(position.block)) / self.n_docs
+
+
 class BestFit:
     """Documents in a keyed order, packed block by block by best-fit decreasing; rows shuffled in the block.
 
@@ -212,13 +257,8 @@ class BestFit:
     ) -> None:
         self._name, self._seed, self._stream, self._length = name, seed, stream, sequence_length
         self._first_doc, self._n_docs = first_doc, n_docs
-        docs_of_row = sequence_length * n_docs / max(1, n_tokens)
-        docs_of_block = max(N_BLOCK_DOCS, math.ceil(N_BLOCK_ROWS * docs_of_row))
-        self._n_first = max(N_FIRST_DOCS, math.ceil(N_FIRST_ROWS * docs_of_row))
-        if self._n_first >= min(n_docs, docs_of_block):
-            self._n_first = 0
-        self._n_even = max(1, (n_docs - self._n_first) // docs_of_block)
-        self.n_blocks = self._n_even + (self._n_first > 0)
+        self._parts = DocumentBlocks(n_docs, n_tokens, sequence_length)
+        self.n_blocks = self._parts.n_blocks
         self._blocks: dict[tuple[int, int], _Block] = {}
         self._lock = threading.Lock()  # a state may be asked for while a thread plans
 
@@ -243,28 +283,10 @@ class BestFit:
         return row_id // 2**32
 
     def at_fraction(self, epoch: int, fraction: float, *, compiled: bool = True) -> tuple[int, int]:
-        n_docs = fraction * self._n_docs
-        block = bisect_right(range(self.n_blocks), n_docs, key=self._edge) - 1
-        begin, end = self._edge(block), self._edge(block + 1)
-        if n_docs == begin:
-            return block, 0
-        n_rows = self.n_rows(epoch, block, compiled=compiled)
-        return block, math.floor((n_docs - begin) / (end - begin) * n_rows)
+        return self._parts.at_fraction(fraction, lambda block: self.n_rows(epoch, block, compiled=compiled))
 
     def fraction_at(self, position: Position) -> float:
-        begin, end = self._edge(position.block), self._edge(position.block + 1)
-        if not position.row:
-            return begin / max(1, self._n_docs)
-        inside = (end - begin) * position.row / self.n_rows(position.epoch, position.block)
-        return (begin + inside) / self._n_docs
-
-    def _edge(self, block: int) -> int:
-        """Documents of an epoch before a block."""
-        if self._n_first:
-            if block == 0:
-                return 0
-            block -= 1
-        return self._n_first + block * (self._n_docs - self._n_first) // self._n_even
+        return self._parts.fraction_at(position, lambda block: self.n_rows(position.epoch, block))
 
     def _block(self, epoch: int, block: int, compiled: bool) -> _Block:
         with self._lock:
@@ -275,7 +297,7 @@ class BestFit:
             return packed
 
     def _pack(self, epoch: int, block: int, compiled: bool) -> _Block:
-        first, end = self._edge(block), self._edge(block + 1)
+        first, end = self._parts.edge(block), self._parts.edge(block + 1)
         key = stream_key(self._seed, self._name, epoch)
         docs = permute(np.arange(first, end), self._n_docs, key, compiled=compiled)
         starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)

@@ -7,12 +7,13 @@ domain has, and in which order, is packing.py's; the plan decides which domain t
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, apportion, largest_remainder
-from .packing import Packing, Position, first_position, following, ranges
+from .packing import Packing, Position, epochs_at, first_position, following, ranges
 from .schedule import Ramp, bounded
 
 NO_LIMIT = 2**62  # rows; more than any run draws
@@ -43,6 +44,23 @@ class Event:
     what: str = "reached max_epochs"
 
 
+class CyclePlace(NamedTuple):
+    """Where a run of sequences of several lengths is in its cycle (curriculum.py)."""
+
+    cycle: int
+    turn: int  # the next one
+    counts: tuple[int, ...]  # turns of each length in the cycle; all zero before the first
+    credit: tuple[int, ...]  # of each length, in units of ROW
+
+
+class Drawn(NamedTuple):
+    """What was drawn of a domain."""
+
+    n_rows: int
+    n_tokens: int  # without padding
+    epochs: float
+
+
 @dataclass(frozen=True)
 class Cursor:
     """Everything that decides which rows come next, besides the planner's own arguments."""
@@ -53,6 +71,7 @@ class Cursor:
     tokens_drawn: tuple[int, ...]  # of each domain, without padding
     credit: tuple[int, ...]  # of each domain, in units of ROW; see kernels/apportion.py
     events: tuple[Event, ...] = ()
+    place: CyclePlace | None = None  # of a run of one length: None
 
     @property
     def n_rows(self) -> int:
@@ -75,6 +94,8 @@ class Rows:
     bounds: NDArray[np.int64]  # (n_rows + 1,)
     starts: NDArray[np.int64]  # (n_segments,), positions in the loader's stream
     lengths: NDArray[np.int64]  # (n_segments,), tokens
+    # (n_steps,), tokens of the sequences that each step's rows are divided into; None: rows are sequences.
+    sequence_lengths: NDArray[np.int64] | None = None
 
 
 class Planner:
@@ -119,10 +140,17 @@ class Planner:
 
     def start(self) -> Cursor:
         """Where a fresh run begins."""
+        return self.start_where([True] * len(self.domains))
+
+    def start_where(self, has_rows: Sequence[bool]) -> Cursor:
+        """`start`, given which domains are known to have no row: those are not searched for one."""
         zeros = (0,) * len(self.domains)
         return Cursor(
             step=0,
-            positions=tuple(first_position(d.packing, compiled=self.compiled) for d in self.domains),
+            positions=tuple(
+                first_position(domain.packing, compiled=self.compiled) if has else Position(0, 0, 0)
+                for domain, has in zip(self.domains, has_rows, strict=True)
+            ),
             rows_drawn=zeros,
             tokens_drawn=zeros,
             credit=zeros,
@@ -170,6 +198,15 @@ class Planner:
         when no domain is left.
         """
         return self._shares(cursor, cursor.step, cursor.n_rows)
+
+    def drawn(self, cursor: Cursor) -> list[Drawn]:
+        """What was drawn of each domain."""
+        return [
+            Drawn(n_rows, n_tokens, epochs_at(domain.packing, position))
+            for domain, position, n_rows, n_tokens in zip(
+                self.domains, cursor.positions, cursor.rows_drawn, cursor.tokens_drawn, strict=True
+            )
+        ]
 
     def plan(self, cursor: Cursor, n_steps: int) -> tuple[Rows, Cursor]:
         """The next n_steps global batches, and the cursor after them.

@@ -8,7 +8,7 @@ import numpy as np
 
 from .growth import Growth
 from .packing import Position
-from .plan import Cursor, Event, Planner, Schedule
+from .plan import Cursor, CyclePlace, Event, Planner, Schedule
 
 STATE_VERSION = 4
 
@@ -46,13 +46,11 @@ def encode(
             name: {
                 **identities[name],
                 "growth": [growths[name].epoch, list(growths[name].n_shards)],
-                "position": list(cursor.positions[k]),
-                "rows_drawn": cursor.rows_drawn[k],
-                "tokens_drawn": cursor.tokens_drawn[k],
-                "credit": cursor.credit[k],
+                **_encode_domain(cursor, k, len(cursor.positions) // len(names)),
             }
             for k, name in enumerate(names)
         },
+        **({} if cursor.place is None else {"cycle": list(cursor.place)}),
         "schedule": encode_schedule(planner.entries_from(cursor.step), names),
         "batch_sizes": [list(entry) for entry in planner.batch_sizes_from(cursor.step)],
         "events": [[event.step, event.domain, event.what] for event in cursor.events],
@@ -85,16 +83,24 @@ def decode(
         for field, ours_of_domain in identity.items() if name in saved else ():
             _check_same(f"domains.{name}.{field}", saved[name][field], ours_of_domain)
     names = list(identities)
+    n_lengths = len(fresh.positions) // len(names)
+    fresh_positions = {
+        name: fresh.positions[k * n_lengths : (k + 1) * n_lengths] for k, name in enumerate(names)
+    }
     cursor = Cursor(
         step=state["step"],
         positions=tuple(
-            Position(*saved[name]["position"]) if name in saved else position
-            for name, position in zip(names, fresh.positions, strict=True)
+            position
+            for name in names
+            for position in (
+                _positions(saved[name]["position"], fresh) if name in saved else fresh_positions[name]
+            )
         ),
-        rows_drawn=_of_each(names, saved, "rows_drawn"),
-        tokens_drawn=_of_each(names, saved, "tokens_drawn"),
-        credit=_of_each(names, saved, "credit"),
+        rows_drawn=_of_each(names, saved, "rows_drawn", n_lengths),
+        tokens_drawn=_of_each(names, saved, "tokens_drawn", n_lengths),
+        credit=_of_each(names, saved, "credit", n_lengths),
         events=tuple(Event(*event) for event in state["events"]),
+        place=None if fresh.place is None else _place(*state["cycle"]),
     )
     schedule = [
         (start, np.array([shares.get(name, 0) for name in names], np.int64))
@@ -143,8 +149,35 @@ def given_weights(planner: Planner, names: Sequence[str], *, by_tokens: bool) ->
     return blake2b(repr(given).encode(), digest_size=8).hexdigest()
 
 
-def _of_each(names: Sequence[str], saved: Mapping[str, Mapping[str, Any]], field: str) -> tuple[int, ...]:
-    return tuple(saved[name][field] if name in saved else 0 for name in names)
+def _encode_domain(cursor: Cursor, k: int, n_lengths: int) -> dict[str, Any]:
+    """A domain's part of a cursor: of each length a list, where there are several."""
+    fields: dict[str, Sequence[Any]] = {
+        "position": [list(position) for position in cursor.positions],
+        "rows_drawn": cursor.rows_drawn,
+        "tokens_drawn": cursor.tokens_drawn,
+        "credit": cursor.credit,
+    }
+    if cursor.place is None:
+        return {name: values[k] for name, values in fields.items()}
+    return {name: list(values[k * n_lengths : (k + 1) * n_lengths]) for name, values in fields.items()}
+
+
+def _positions(saved: Sequence[Any], fresh: Cursor) -> list[Position]:
+    return [Position(*saved)] if fresh.place is None else [Position(*position) for position in saved]
+
+
+def _place(cycle: int, turn: int, counts: Sequence[int], credit: Sequence[int]) -> CyclePlace:
+    return CyclePlace(cycle, turn, tuple(counts), tuple(credit))
+
+
+def _of_each(
+    names: Sequence[str], saved: Mapping[str, Mapping[str, Any]], field: str, n_lengths: int
+) -> tuple[int, ...]:
+    found: list[int] = []
+    for name in names:
+        value = saved[name][field] if name in saved else [0] * n_lengths
+        found += value if isinstance(value, list) else [value]
+    return tuple(found)
 
 
 def _check_same(field: str, saved: object, ours: object) -> None:
