@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from cuvee.streaming.shards import domain_folder, write_manifest, write_token_sh
 from cuvee.streaming.warm_up import kernels
 
 L, ROWS = 2048, 16
+N_ROUNDS = 5
 WEIGHTS = dict(
     zip([f"domain-{k}" for k in range(8)], [0.35, 0.20, 0.12, 0.10, 0.10, 0.06, 0.05, 0.02], strict=True)
 )
@@ -98,64 +100,49 @@ def loader(sources: dict[str, Path], **options: Any) -> StreamingLoader:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """Of this process, and of its children, whether they live or have ended."""
     parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in parts)
+    living = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(part.ru_utime + part.ru_stime for part in parts) + sum(t.user + t.system for t in living)
 
 
-def rate(step: Callable[[], object], n_batches: int, n_runs: int = 3) -> float:
-    """Million tokens per CPU-second: the median of n_runs."""
-    for _ in range(n_batches // 10):
-        step()
-    found = []
-    for _ in range(n_runs):
-        begin = cpu_seconds()
-        for _ in range(n_batches):
+def rates(steps: dict[str, Callable[[], object]], n_batches: int) -> dict[str, list[float]]:
+    """Million tokens per CPU-second of each, in N_ROUNDS: every round runs all, so that load is the same."""
+    for step in steps.values():
+        for _ in range(n_batches):  # mapped pages are touched, processes started
             step()
-        found.append(n_batches * ROWS * L / (cpu_seconds() - begin) / 1e6)
-    return float(np.median(found))
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(N_ROUNDS):
+        for name, step in steps.items():
+            begin = cpu_seconds()
+            for _ in range(n_batches):
+                step()
+            found[name].append(n_batches * ROWS * L / (cpu_seconds() - begin) / 1e6)
+    return found
 
 
-def speeds(sources: dict[str, Path], folder: Path, n_batches: int) -> dict[str, float]:
-    """By executor, and the limits that they are measured against."""
-    found = {
-        "copy_limit": rate(copy_limit(folder), n_batches),
-        "memmap crop": rate(memmap_crop(folder), n_batches),
-    }
+def speeds(sources: dict[str, Path], folder: Path, n_batches: int) -> dict[str, dict[str, float]]:
+    """By executor, with the limits that they are measured against, and their CPU time in inline's."""
     kinds: dict[str, dict[str, Any]] = {
         "inline": {},
         "inline, no labels masked": {"mask_boundaries": False},
         "inline, positions, cu_seqlens": {"emit": MASKED},
         "inline, best_fit, positions, cu_seqlens": {"emit": MASKED, "packing": "best_fit"},
+        "inline, vsl, positions, cu_seqlens": {"emit": MASKED, "packing": "vsl"},
         "thread": {"prefetch": 2},
+        "one worker process": {"workers": 1, "prefetch": 4},
     }
-    for name, options in kinds.items():
-        batches = loader(sources, **options)
-        found[name] = rate(lambda batches=batches: next(batches), n_batches)
+    loaders = {name: loader(sources, **options) for name, options in kinds.items()}
+    steps = {"copy_limit": copy_limit(folder), "memmap crop": memmap_crop(folder)}
+    steps |= {name: partial(next, batches) for name, batches in loaders.items()}
+    found = rates(steps, n_batches // N_ROUNDS)
+    for batches in loaders.values():
         batches.close()
-    found["one worker process"] = worker_rate(sources, n_batches)
-    return found
-
-
-def worker_rate(sources: dict[str, Path], n_batches: int, n_runs: int = 3) -> float:
-    """As `rate`, the worker's CPU time counted."""
-    batches = loader(sources, workers=1, prefetch=4)
-    for _ in range(n_batches // 10):
-        next(batches)
-    (worker,) = psutil.Process().children()
-    found = []
-
-    def spent() -> float:
-        times = worker.cpu_times()
-        return cpu_seconds() + times.user + times.system
-
-    for _ in range(n_runs):
-        begin = spent()
-        for _ in range(n_batches):
-            next(batches)
-        found.append(n_batches * ROWS * L / (spent() - begin) / 1e6)
-    batches.close()
-    return float(np.median(found))
+    inline = np.array(found["inline"])
+    return {
+        "mtok_per_cpu_s": {name: float(np.median(values)) for name, values in found.items()},
+        "cpu_of_inline": {name: float(np.median(inline / values)) for name, values in found.items()},
+    }
 
 
 def copy_limit(folder: Path) -> Callable[[], object]:
@@ -339,9 +326,7 @@ def anonymous_mb() -> float:
 
 # What a run measures, and how much of it with --quick; "peers" come last in `main`.
 PARTS: dict[str, Callable[[dict[str, Path], Path, bool], dict[str, Any]]] = {
-    "speeds": lambda sources, folder, quick: {
-        "mtok_per_cpu_s": speeds(sources, folder, 1000 if quick else 6000)
-    },
+    "speeds": lambda sources, folder, quick: speeds(sources, folder, 1000 if quick else 6000),
     "first_batch": lambda sources, _, __: {"first_batch_ms": first_batch(sources)},
     "resume": lambda sources, _, __: {"resume_ms": resume(sources)},
     "state": lambda sources, _, __: state_and_fill(sources),

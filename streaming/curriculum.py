@@ -17,7 +17,8 @@ from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64
 from .decomposition import Bucket, Decomposed, Vsl
 from .manifest import StoredTokens
-from .packing import DocumentBlocks, end_position, first_position, ranges, stream_key
+from .orders import Order, stream_key
+from .packing import DocumentBlocks, end_position, first_position, ranges
 from .plan import NO_LIMIT, Cursor, CyclePlace, Domain, Drawn, Event, Planner, Rows
 
 LENGTH_SHIFT = 56  # of a row id: the index of its length
@@ -40,6 +41,7 @@ def domains_by_length(
     sequence_length: int,
     vsl: Vsl,
     max_epochs: Mapping[str, float | None],
+    window: int | None,
     *,
     compiled: bool,
 ) -> list[DomainByLength]:
@@ -47,7 +49,8 @@ def domains_by_length(
     found, first_doc = [], 0
     for name, store in stores.items():
         blocks = DocumentBlocks(store.n_docs, store.n_tokens, sequence_length)
-        decomposed = Decomposed(name, seed, layout, first_doc, blocks, sequence_length, vsl)
+        order = Order(name, seed, store.docs_before(0, store.n_shards), window)
+        decomposed = Decomposed(name, seed, layout, first_doc, blocks, sequence_length, vsl, order)
         first_doc += store.n_docs
         n_tokens, left_out = decomposed.token_shares(compiled=compiled)
         cap, buckets, sizes = max_epochs[name], [], []

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.gather import TokenLayout
-from ..kernels.permutation import mix64, permute
+from ..kernels.permutation import mix64
 from ..kernels.segments import document_spans
-from .packing import DocumentBlocks, Position, Segments, ranges, stream_key
+from .orders import Order, stream_key
+from .packing import DocumentBlocks, Position, Segments, ranges
 
 Remainders = Literal["join", "drop"]
 # The odds of lengths are powers of a base, ascending from the shortest (1) or descending (-1).
@@ -109,6 +110,7 @@ class Decomposed:
         blocks: of the documents.
         sequence_length: L.
         vsl: the rest.
+        order: of the documents.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class Decomposed:
         blocks: DocumentBlocks,
         sequence_length: int,
         vsl: Vsl,
+        order: Order,
     ) -> None:
         self._name, self._seed, self._stream, self._first_doc = name, seed, stream, first_doc
+        self._order = order
         self.blocks, self.sequence_length, self.vsl = blocks, sequence_length, vsl
         self.lengths = vsl.lengths(sequence_length)
         self._kept: dict[tuple[int, int], list[Sequences]] = {}
@@ -150,8 +154,7 @@ class Decomposed:
         return n_tokens, 1 - float(n_tokens.sum() / max(1, lengths.sum()))
 
     def _docs(self, epoch: int, first: int, end: int, compiled: bool) -> NDArray[np.int64]:
-        key = stream_key(self._seed, self._name, epoch)
-        return self._first_doc + permute(np.arange(first, end), self.blocks.n_docs, key, compiled=compiled)
+        return self._first_doc + self._order(np.arange(first, end), epoch, compiled=compiled)
 
     def _cut(self, epoch: int, block: int, compiled: bool) -> list[Sequences]:
         docs = self._docs(epoch, self.blocks.edge(block), self.blocks.edge(block + 1), compiled)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from ..kernels.gather import TokenLayout
 from .growth import Grown, Growth, after_appending
 from .manifest import StoredTokens
+from .orders import Order
 from .packing import BestFit, Concat, Packing, PackingName, end_position, first_position
 from .plan import Cursor, Domain, Event
 
@@ -20,6 +21,7 @@ class DomainMaker:
         layout: of that stream; needed by best_fit.
         packing, seed, sequence_length: the loader's.
         max_epochs: by domain.
+        window: shards of a domain that are shuffled together; None: all.
     """
 
     stores: Mapping[str, StoredTokens]
@@ -28,6 +30,7 @@ class DomainMaker:
     seed: int
     sequence_length: int
     max_epochs: Mapping[str, float | None]
+    window: int | None = None
 
     def new(self, name: str, *, compiled: bool = True) -> tuple[Growth, Domain]:
         """A domain with all shards that it has."""
@@ -91,7 +94,19 @@ class DomainMaker:
             assert self.layout is not None
             first_doc = sum(other.n_docs for other in others) + store.n_docs_between(0, begin)
             n_docs = store.n_docs_between(begin, end)
-            return BestFit(key, self.seed, self.layout, first_doc, n_docs, n_tokens, self.sequence_length)
+            order = Order(key, self.seed, store.docs_before(begin, end), self.window)
+            return BestFit(
+                key, self.seed, self.layout, first_doc, n_docs, n_tokens, self.sequence_length, order
+            )
         first_token = sum(other.n_tokens for other in others) + store.n_tokens_between(0, begin)
         moving = self.packing == "crop"
-        return Concat(key, self.seed, n_tokens, self.sequence_length, first_token, moving=moving)
+        return Concat(
+            key,
+            self.seed,
+            n_tokens,
+            self.sequence_length,
+            first_token,
+            moving=moving,
+            shards=store.tokens_before(begin, end),
+            window=self.window,
+        )

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from .assemble import RankRows
 from .manifest import StoredTokens
-from .packing import Packing, stream_key
+from .orders import stream_key
+from .packing import Packing
 from .residency import Residency
 
 log = logging.getLogger("cuvee.streaming")

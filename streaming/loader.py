@@ -1,6 +1,7 @@
 """The loader: asks the planner for global batches, gathers this rank's rows, and resumes exactly."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
@@ -37,7 +38,7 @@ from .schedule import Ramp, WeightSchedule, bounds_of
 from .sources import Source, open_sources, shards_of
 from .state import decode, encode, given_weights, saved_growths
 from .warm_up import kernels
-from .weights import check_names, epoch_caps, shares_of
+from .weights import WeightUnit, check_names, epoch_caps, shares_of, token_weights
 
 # From this many tokens of a rank's batch on, a thread's hand-over (some 0.1 ms) is a small part of the work.
 N_TOKENS_FOR_THREAD = 2**18
@@ -70,6 +71,9 @@ class StreamingLoader:
             depends neither on the other domains nor on the order of this mapping, nor on where they lie.
         weights: share of the tokens, by domain, summing to one; 0 leaves a domain out for now. None: in
             proportion to the domains' tokens, or as a WeightSchedule says.
+        weight_unit: what `weights`, a schedule's and those that are set later are shares of: "tokens",
+            "rows" (the same, but for padding) or "documents", of the domain's mean length. Floors, ceilings,
+            objective and stats are of tokens.
         sequence_length: L, tokens of a row.
         global_batch: B, rows of one step over all ranks; see `set_global_batch`.
         seed: of the shuffles.
@@ -99,9 +103,13 @@ class StreamingLoader:
         pin_memory: of the large tensors, for copies to a device that don't wait.
         verify: compare each shard with its checksum before its first tokens are handed out, and replace rows
             of those that don't match (integrity.py). Reads every shard once, at 1 GB/s.
+        window: shards of a domain that are shuffled together, one such group after another, the groups drawn
+            anew for each epoch; None: all. For data larger than memory or cache: a batch touches at most as
+            many shards of each domain (orders.py).
         cache: a local folder, for shards that lie at URIs: each is fetched when a batch needs it, or ahead of
             that, checked by its checksum, and kept while there is room. Ranks of one machine share it. A
-            global shuffle draws from all shards, so a cache of less than all of them fetches many again.
+            global shuffle draws from all shards, so a cache of less than all of them fetches many again: give
+            a `window` that fits.
         cache_bytes: of the files in it, at most; None: without end.
     Raises:
         ValueError: names the argument or the source, what was found, what is allowed and what to do.
@@ -114,6 +122,7 @@ class StreamingLoader:
         *,
         sequence_length: int,
         global_batch: int,
+        weight_unit: WeightUnit = "tokens",
         seed: int = 0,
         packing: PackingName | Vsl = "concat",
         emit: Sequence[FieldName] = ("input_ids", "labels", "domain_ids", "row_ids"),
@@ -131,10 +140,13 @@ class StreamingLoader:
         workers: int = 0,
         pin_memory: bool = False,
         verify: bool = False,
+        window: int | None = None,
         cache: str | Path | None = None,
         cache_bytes: int | None = None,
     ) -> None:
         _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
+        if window is not None and window < 1:
+            raise ValueError(f"window is {window}; it must be at least 1 shard")
         vsl = Vsl() if packing == "vsl" else packing if isinstance(packing, Vsl) else None
         name_of_packing: PackingName = "vsl" if isinstance(packing, Vsl) else packing
         _check_packing(name_of_packing, emit, mask_boundaries)
@@ -158,8 +170,9 @@ class StreamingLoader:
             shards_of(self._stores), files, reads_next=not mask_boundaries, n_bytes_besides=n_bytes_of_offsets
         )
         self._max_epochs = epoch_caps(max_epochs, names)
+        self._weight_unit: WeightUnit = weight_unit
         self._domain_maker = DomainMaker(
-            self._stores, layout, self.packing, seed, sequence_length, self._max_epochs
+            self._stores, layout, self.packing, seed, sequence_length, self._max_epochs, window
         )
         self._growths = {name: Growth(0, (store.n_shards,)) for name, store in self._stores.items()}
         shares, bounds = self._weights(weights, schedule), bounds_of(floors, ceilings, names)
@@ -169,7 +182,7 @@ class StreamingLoader:
             else self._new_length_planner(global_batch, shares, vsl)
         )
         for start_step, later in schedule if schedule and not isinstance(schedule, WeightSchedule) else ():
-            self._planner.append(start_step, shares_of(later, names))
+            self._planner.append(start_step, self._shares(later))
         by_tokens = weights is None and not isinstance(schedule, WeightSchedule)
         self._weights_given = given_weights(self._planner, names, by_tokens=by_tokens)
         tokens_of_rank = global_batch // world_size * sequence_length
@@ -215,6 +228,7 @@ class StreamingLoader:
             self.sequence_length,
             vsl,
             self._max_epochs,
+            maker.window,
             compiled=compiled,
         )
         return LengthPlanner(
@@ -271,7 +285,7 @@ class StreamingLoader:
             ValueError: as for the constructor's weights; at_step was handed out already, or lies before the
                 schedule's last entry.
         """
-        shares = shares_of(weights, list(self._stores))
+        shares = self._shares(weights)
         at_step = self._future(at_step)
         self._replan(lambda: self._planner.append(at_step, shares))
 
@@ -428,10 +442,19 @@ class StreamingLoader:
         if isinstance(schedule, WeightSchedule):
             if weights is not None:
                 raise ValueError("weights: a WeightSchedule has them already, at 0 tokens; leave them out")
-            return schedule.ramp(names, self.sequence_length)
+            points = [(n_tokens, self._in_tokens(point)) for n_tokens, point in schedule.points]
+            return replace(schedule, points=points).ramp(names, self.sequence_length)
         if weights is None:
             return largest_remainder(np.array([store.n_tokens for store in self._stores.values()]), ROW)
-        return shares_of(weights, names)
+        return self._shares(weights)
+
+    def _shares(self, weights: Mapping[str, float]) -> NDArray[np.int64]:
+        """Weights in the unit that was given, as shares of ROW by tokens."""
+        return shares_of(self._in_tokens(weights), list(self._stores))
+
+    def _in_tokens(self, weights: Mapping[str, float]) -> dict[str, float]:
+        means = {name: store.n_tokens / max(1, store.n_docs) for name, store in self._stores.items()}
+        return token_weights(weights, self._weight_unit, means)
 
     def _left_out(self) -> dict[str, float]:
         if not isinstance(self._planner, LengthPlanner):
@@ -455,6 +478,7 @@ class StreamingLoader:
             "global_batch": self.global_batch,
             "seed": self.seed,
             "packing": self._packing_saved,
+            "window": self._domain_maker.window or 0,
             "weights": self._weights_given,
         }
 

@@ -4,6 +4,7 @@ import json
 import re
 from functools import cached_property
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Literal, TypedDict, cast
 
 import numpy as np
@@ -86,6 +87,14 @@ class StoredTokens:
     def n_docs_between(self, begin: int, end: int) -> int:
         """Documents of shards [begin, end)."""
         return sum(entry["n_docs"] for entry in self._entries[begin:end])
+
+    def tokens_before(self, begin: int, end: int) -> list[int]:
+        """Tokens before each of shards [begin, end), and of all of them."""
+        return [*accumulate((entry["n_tokens"] for entry in self._entries[begin:end]), initial=0)]
+
+    def docs_before(self, begin: int, end: int) -> list[int]:
+        """Documents before each of shards [begin, end), and of all of them."""
+        return [*accumulate((entry["n_docs"] for entry in self._entries[begin:end]), initial=0)]
 
     @property
     def n_offset_bytes(self) -> int:

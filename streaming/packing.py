@@ -14,8 +14,7 @@ block), so a position is three numbers and nothing that is half packed belongs t
 import math
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 
 from ..kernels.bin_packing import best_fit_decreasing
 from ..kernels.gather import TokenLayout
-from ..kernels.permutation import mix64, permute
+from ..kernels.permutation import mix64
 from ..kernels.segments import document_spans
+from .orders import Order, stream_key
 
 PackingName = Literal["concat", "crop", "best_fit", "vsl"]
 PACKINGS: tuple[PackingName, ...] = get_args(PackingName)
@@ -85,19 +85,6 @@ class Packing(Protocol):
         ...
 
 
-def stream_key(seed: int, domain: str, epoch: int, block: int | None = None) -> int:
-    """The 64-bit key of a domain's order in one epoch, or of the order of rows in one of its blocks.
-
-    By the domain's name, so that other domains don't matter.
-
-    >>> len({stream_key(0, "web", 0), stream_key(0, "web", 1), stream_key(0, "web", 0, block=0)})
-    3
-    """
-    which = b"" if block is None else b"block" + block.to_bytes(8, "little")
-    digest = blake2b(f"{seed}/{epoch}/{domain}".encode(), digest_size=8, person=which).digest()
-    return int.from_bytes(digest, "little")
-
-
 class _Even:
     """A packing whose epochs all have the same number of blocks, of about the same size."""
 
@@ -132,6 +119,8 @@ class Concat(_Even):
         moving: cut at other places in every epoch (crop): row r begins at r L and an offset below L, drawn
             by seed, name and epoch. So every token comes at most once in an epoch, and fewer than 2 L
             tokens are left over.
+        shards: tokens before each of the domain's shards, and all; needed by a window.
+        window: shards whose rows are shuffled together (a row is of the shard it begins in); None: all.
     """
 
     n_blocks = 1
@@ -145,19 +134,22 @@ class Concat(_Even):
         first_token: int = 0,
         *,
         moving: bool = False,
+        shards: Sequence[int] = (),
+        window: int | None = None,
     ) -> None:
         self._name, self._seed, self._length, self._first = name, seed, sequence_length, first_token
         self._n_rows = (n_tokens - 1) // sequence_length
         if moving and self._n_rows > 1 and n_tokens - self._n_rows * sequence_length < sequence_length:
             self._n_rows -= 1
         self._n_offsets = min(sequence_length, n_tokens - self._n_rows * sequence_length) if moving else 1
+        inner = [min(self._n_rows, -(-before // sequence_length)) for before in shards[1:-1]]
+        self._order = Order(name, seed, [0, *inner, self._n_rows], window)
 
     def n_rows(self, _epoch: int, _block: int, *, compiled: bool = True) -> int:
         return self._n_rows
 
     def rows(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> Segments:
-        key = stream_key(self._seed, self._name, epoch)
-        row_ids = permute(np.arange(begin, end), self._n_rows, key, compiled=compiled)
+        row_ids = self._order(np.arange(begin, end), epoch, compiled=compiled)
         offset = 0
         if self._n_offsets > 1:
             offset = stream_key(self._seed, self._name, epoch, block) % self._n_offsets
@@ -240,6 +232,7 @@ class BestFit:
         first_doc: the domain's first document in the stream.
         n_docs, n_tokens: of the domain.
         sequence_length: L.
+        order: of the documents; by default a shuffle of all.
     Source: Ding et al. 2024 (kernels/bin_packing.py), in blocks instead of over the whole corpus: an index
         of all documents would cost time and memory at every start. Fill is within 0.1 % of full
         (benchmarks/loader.py); the online form with 64 open rows reaches the same and has those in its state.
@@ -254,8 +247,10 @@ class BestFit:
         n_docs: int,
         n_tokens: int,
         sequence_length: int,
+        order: Order | None = None,
     ) -> None:
         self._name, self._seed, self._stream, self._length = name, seed, stream, sequence_length
+        self._order = order or Order(name, seed, [0, n_docs], None)
         self._first_doc, self._n_docs = first_doc, n_docs
         self._parts = DocumentBlocks(n_docs, n_tokens, sequence_length)
         self.n_blocks = self._parts.n_blocks
@@ -298,8 +293,7 @@ class BestFit:
 
     def _pack(self, epoch: int, block: int, compiled: bool) -> _Block:
         first, end = self._parts.edge(block), self._parts.edge(block + 1)
-        key = stream_key(self._seed, self._name, epoch)
-        docs = permute(np.arange(first, end), self._n_docs, key, compiled=compiled)
+        docs = self._order(np.arange(first, end), epoch, compiled=compiled)
         starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)
         starts, lengths = split(starts[lengths > 0], lengths[lengths > 0], self._length)
         row_of, n_rows = best_fit_decreasing(lengths, self._length, compiled=compiled)

@@ -3,12 +3,14 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, largest_remainder
 
+WeightUnit = Literal["tokens", "rows", "documents"]
 # A float32 softmax misses one by about 1e-7; a sum that misses it by more is a mistake.
 SUM_TOLERANCE = 1e-6
 
@@ -45,6 +47,31 @@ def shares_of(
             f"{where}: they sum to {total:.9g}; they must sum to 1 within {SUM_TOLERANCE:g}; {hint}"
         )
     return largest_remainder(np.array([weights[name] for name in domains], np.float64), ROW)
+
+
+def token_weights(
+    weights: Mapping[str, float], unit: WeightUnit, tokens_of_doc: Mapping[str, float]
+) -> dict[str, float]:
+    """Weights in `unit` as weights by tokens, which sum to one.
+
+    Args:
+        weights: as `shares_of` takes them.
+        unit: "tokens"; "rows", which is the same, as all rows have room for as many; or "documents": a
+            domain's weight is its part of the documents, which have its mean length.
+        tokens_of_doc: mean tokens of a document, by domain.
+    Raises:
+        ValueError: as `shares_of`; an unknown unit.
+
+    >>> token_weights({"web": 0.5, "books": 0.5}, "documents", {"web": 100.0, "books": 300.0})
+    {'web': 0.25, 'books': 0.75}
+    """
+    check_names("weight_unit", [unit], get_args(WeightUnit), "unit")
+    if unit != "documents":
+        return dict(weights)
+    shares_of(weights, list(tokens_of_doc))
+    tokens = {name: weight * tokens_of_doc[name] for name, weight in weights.items()}
+    total = math.fsum(tokens.values())
+    return {name: part / total for name, part in tokens.items()}
 
 
 def epoch_caps(

@@ -246,6 +246,24 @@ def test_a_state_of_another_version_or_in_parts_is_refused(sources) -> None:
         loader(sources).load_state_dict({k: v for k, v in state.items() if k not in ("step", "schedule")})
 
 
+def test_weights_by_documents_are_weights_by_tokens_times_the_mean_length(write_store) -> None:
+    # 10 documents of 4 tokens, and 5 of 12: as many documents of each are 1 : 3 in tokens.
+    long, short = [[*range(2, 13), 1]] * 5, [[5, 6, 7, 1]] * 10
+    stores = {"long": write_store("long", [long]), "short": write_store("short", [short])}
+    even = {"long": 0.5, "short": 0.5}
+    running = loader(stores, even, weight_unit="documents", sequence_length=4)
+    assert running.stats()["weights"] == {"long": 0.75, "short": 0.25}
+    running.set_weights({"long": 0.25, "short": 0.75})
+    assert running.stats()["weights"] == {"long": 0.5, "short": 0.5}
+    ramp = loader(
+        stores, None, weight_unit="documents", sequence_length=4, schedule=WeightSchedule([(0, even)])
+    )
+    assert ramp.stats()["weights"] == {"long": 0.75, "short": 0.25}
+    assert loader(stores, even, weight_unit="rows", sequence_length=4).stats()["weights"] == even
+    with pytest.raises(ValueError, match="weight_unit: unknown unit 'docs'; did you mean 'documents'"):
+        loader(stores, even, weight_unit="docs", sequence_length=4)
+
+
 def test_natural_weights_are_shares_of_the_tokens(sources) -> None:
     weights = loader(sources, None).stats()["weights"]
     assert weights == pytest.approx({name: n / sum(SIZES.values()) for name, n in SIZES.items()})

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from cuvee.kernels.apportion import ROW, apportion_reference, largest_remainder
 from cuvee.kernels.permutation import permute_reference
-from cuvee.streaming.packing import Concat, Position, stream_key
+from cuvee.streaming.orders import stream_key
+from cuvee.streaming.packing import Concat, Position
 from cuvee.streaming.plan import Cursor, Domain, Event, Planner, Rows
 from cuvee.streaming.schedule import WeightSchedule
 
