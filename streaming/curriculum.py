@@ -46,14 +46,15 @@ def domains_by_length(
     compiled: bool,
 ) -> list[DomainByLength]:
     """Each domain's documents, cut as `vsl` says."""
-    found, first_doc = [], 0
+    found: list[DomainByLength] = []
+    first_doc = 0
     for name, store in stores.items():
         blocks = DocumentBlocks(store.n_docs, store.n_tokens, sequence_length)
         order = Order(name, seed, store.docs_before(0, store.n_shards), window)
         decomposed = Decomposed(name, seed, layout, first_doc, blocks, sequence_length, vsl, order)
         first_doc += store.n_docs
         n_tokens, left_out = decomposed.token_shares(compiled=compiled)
-        cap, buckets, sizes = max_epochs[name], [], []
+        cap, buckets, sizes = max_epochs[name], list[Domain](), list[int]()
         for i, size in enumerate(n_tokens.tolist()):
             rows = Bucket(decomposed, i)
             at = first_position(rows, compiled=compiled) if size else None
@@ -127,7 +128,7 @@ class LengthPlanner(Planner):
         return self._take(cursor, n_steps)[2]
 
     def drawn(self, cursor: Cursor) -> list[Drawn]:
-        n, found = len(self.lengths), []
+        n, found = len(self.lengths), list[Drawn]()
         whole = super().drawn(cursor)
         for k, domain in enumerate(self.by_length):
             parts, sizes = whole[k * n : (k + 1) * n], np.array(domain.n_tokens)
@@ -314,7 +315,7 @@ def cycle_order(counts: tuple[int, ...], odds: tuple[int, ...], key: int) -> NDA
     >>> np.bincount(cycle_order((3, 5), (2, 1), key=1)).tolist()
     [3, 5]
     """
-    left, order = list(counts), []
+    left, order = list(counts), list[int]()
     draws = mix64(np.arange(sum(counts), dtype=np.uint64), key).tolist()
     for draw in draws:
         at = draw * sum(odd for odd, n in zip(odds, left, strict=True) if n) >> 64

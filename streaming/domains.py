@@ -32,11 +32,6 @@ class DomainMaker:
     max_epochs: Mapping[str, float | None]
     window: int | None = None
 
-    def new(self, name: str, *, compiled: bool = True) -> tuple[Growth, Domain]:
-        """A domain with all shards that it has."""
-        growth = Growth(0, (self.stores[name].n_shards,))
-        return growth, self.domain(name, growth, compiled=compiled)
-
     def domain(self, name: str, growth: Growth, *, compiled: bool = True) -> Domain:
         """A domain with the shards that it came to have."""
         packing = self._part(name, 0, growth.n_shards[-1])

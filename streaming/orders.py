@@ -1,6 +1,5 @@
 """The order of a domain's rows or documents in an epoch: a shuffle of all, or of some shards at a time."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -65,7 +64,7 @@ class Order:
         starts = shards.before[shards.edges]
         found, at = np.empty_like(indices), 0
         while at < indices.size:
-            k = bisect_right(starts, indices[at]) - 1
+            k = int(np.searchsorted(starts, indices[at], side="right")) - 1
             end = int(np.searchsorted(indices, starts[k + 1]))
             mixed = permute(
                 indices[at:end] - starts[k],

@@ -120,7 +120,7 @@ class Concat(_Even):
             by seed, name and epoch. So every token comes at most once in an epoch, and fewer than 2 L
             tokens are left over.
         shards: tokens before each of the domain's shards, and all; needed by a window.
-        window: shards whose rows are shuffled together (a row is of the shard it begins in); None: all.
+        window: shards whose rows are shuffled together; rows are cut within each then. None: all as one.
     """
 
     n_blocks = 1
@@ -138,12 +138,17 @@ class Concat(_Even):
         window: int | None = None,
     ) -> None:
         self._name, self._seed, self._length, self._first = name, seed, sequence_length, first_token
-        self._n_rows = (n_tokens - 1) // sequence_length
-        if moving and self._n_rows > 1 and n_tokens - self._n_rows * sequence_length < sequence_length:
-            self._n_rows -= 1
-        self._n_offsets = min(sequence_length, n_tokens - self._n_rows * sequence_length) if moving else 1
-        inner = [min(self._n_rows, -(-before // sequence_length)) for before in shards[1:-1]]
-        self._order = Order(name, seed, [0, *inner, self._n_rows], window)
+        # With a window, rows are cut within shards: one that ended in another would fetch that for itself.
+        bounds = np.array([0, n_tokens] if window is None else shards, np.int64)
+        self._begins, sizes = bounds[:-1], np.diff(bounds)
+        n_rows = (sizes - 1) // sequence_length
+        if moving:
+            n_rows -= (n_rows > 1) & (sizes - n_rows * sequence_length < sequence_length)
+        self._first_rows = np.concatenate([[0], np.cumsum(n_rows)])
+        self._n_rows = int(self._first_rows[-1])
+        room = (sizes - n_rows * sequence_length)[n_rows > 0]
+        self._n_offsets = int(room.min(initial=sequence_length)) if moving else 1
+        self._order = Order(name, seed, self._first_rows.tolist(), window)
 
     def n_rows(self, _epoch: int, _block: int, *, compiled: bool = True) -> int:
         return self._n_rows
@@ -153,7 +158,9 @@ class Concat(_Even):
         offset = 0
         if self._n_offsets > 1:
             offset = stream_key(self._seed, self._name, epoch, block) % self._n_offsets
-        starts = self._first + offset + row_ids * self._length
+        part = np.searchsorted(self._first_rows, row_ids, side="right") - 1
+        within = row_ids - self._first_rows[part]
+        starts = self._first + self._begins[part] + offset + within * self._length
         return Segments(row_ids, np.ones_like(row_ids), starts, np.full(row_ids.size, self._length, np.int64))
 
     def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
