@@ -9,11 +9,11 @@ import zipfile
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-T = TypeVar("T", bound=NamedTuple)
+T = TypeVar("T", bound=tuple[Any, ...])
 _KEY, _WRITABLE = "key", "writable"
 
 
@@ -32,10 +32,9 @@ def cached_table(build: Callable[[], T]) -> Callable[[], T]:
     @wraps(build)
     def table() -> T:
         path = _folder() / f"{build.__name__}.{sys.implementation.cache_tag}.npz"
-        kind = cast(type[T], build.__annotations__["return"])
-        known = _read(path, kind)
+        known = _read(path, build.__annotations__["return"])
         if known is not None:
-            return known
+            return cast(T, known)
         built = build()
         _write(path, built)
         return built
@@ -43,7 +42,8 @@ def cached_table(build: Callable[[], T]) -> Callable[[], T]:
     return table
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
+def _read(path: Path, kind: Any) -> Any:
+    """The table of class `kind`, or None."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             if arrays[_KEY].tobytes() == sources_key():
@@ -57,15 +57,15 @@ def _read(path: Path, kind: type[T]) -> T | None:
     return None
 
 
-def _write(path: Path, table: NamedTuple) -> None:
-    about = {
+def _write(path: Path, table: Any) -> None:
+    arrays: dict[str, Any] = table._asdict() | {
         _KEY: np.frombuffer(sources_key(), np.uint8),
         _WRITABLE: np.array([array.flags.writeable for array in table]),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as whole:
-            np.savez(whole, **table._asdict(), **about)
+            np.savez(whole, **arrays)
         os.replace(whole.name, path)
     except OSError:
         pass  # a read-only installation builds the tables in each process
