@@ -265,6 +265,11 @@ class MinHashDedup(Duplicates):
             scores[f"{self.name}.{name}"] = values
         return scores
 
+    def sign(self, table: pa.Table) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """Signatures, (n_docs, n_perm), and whether each document has one, (n_docs,)."""
+        signed = self._signed(table)
+        return signed.signatures, np.diff(signed.offsets) > 0
+
     def _keyed(self, table: pa.Table) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """Band keys, (n_docs, n_bands), and whether each document has any, (n_docs,)."""
         signed = self._signed(table)
