@@ -11,6 +11,8 @@ from cuvee.operators.base import ROW
 from cuvee.operators.cluster import NO_CLUSTERS, Cluster
 from cuvee.operators.cluster_names import name_clusters
 
+from ..conftest import fit
+
 TOPICS = {
     "wine": "cellar barrel grape vintage cork bottle vineyard oak tannin harvest",
     "code": "function variable compiler loop pointer thread integer array memory syntax",
@@ -40,8 +42,8 @@ def topics():
 
 
 def _state(operator, table):
-    observed = operator.observe(table.append_column(ROW, pa.array(range(len(table)), pa.int64())))
-    return operator.finish(observed).to_pylist()[0]
+    table = table.append_column(ROW, pa.array(range(len(table)), pa.int64()))
+    return fit(operator, [table]).to_pylist()[0]
 
 
 def test_documents_of_one_topic_are_one_domain_named_by_its_words(topics, check_operator):
