@@ -74,6 +74,28 @@ def test_vectors_have_one_length_and_similarities_are_their_cosines(topics, chec
     assert ((similarity > 0.5) & (similarity <= 1.001)).all()
 
 
+def test_shards_bring_the_texts_of_one_sample_together(topics):
+    operator = CLUSTER.model_copy(update={"sample_documents": 30})
+    table = topics.append_column(ROW, pa.array(range(len(topics)), pa.int64()))
+    shards = [table.slice(start, 50) for start in range(0, len(table), 50)]
+    partials = [operator.observe(shard) for shard in shards]
+    assert all(partial.nbytes <= 24 * 30 for partial in partials)
+    found = operator.finish(operator.merge(partials))
+    again = [operator.observe_again(shard, found) for shard in shards]
+    assert sum(len(texts) for texts in again) == 30
+
+
+def test_documents_of_one_id_are_drawn_by_what_they_say(topics):
+    operator = CLUSTER.model_copy(update={"sample_documents": 7})
+    same = topics.set_column(0, "id", pa.array(["same"] * len(topics)))
+    drawn = []
+    for table in (same, same.take(pa.array(range(len(same))[::-1]))):
+        table = table.append_column(ROW, pa.array(range(len(table)), pa.int64()))
+        found = operator.finish(operator.observe(table))
+        drawn.append(sorted(operator.observe_again(table, found)["text"].to_pylist()))
+    assert drawn[0] == drawn[1]
+
+
 def test_the_domain_may_stay_as_it_was(topics, check_operator):
     result = check_operator(CLUSTER.model_copy(update={"set_domain": False}), topics)
     assert set(result["domain"].to_pylist()) == {"given"}
