@@ -139,7 +139,8 @@ def planted(texts: Sequence[str], operator: SubstringDedup = BYTES, seed: int = 
         source, target = random.choice(len(documents), 2, replace=False).tolist()
         words = documents[source].split(" ")
         at = int(random.integers(0, max(len(words) - PLANTED_WORDS, 1)))
-        passage = " ".join(words[at : at + PLANTED_WORDS])
+        # White space around a passage of words is none of it.
+        passage = " ".join(words[at : at + PLANTED_WORDS]).strip()
         is_long = (
             len(passage.split()) >= operator.min_tokens
             if operator.min_tokens
@@ -175,20 +176,23 @@ def invented_bytes(documents: Sequence[str], spans: Sequence[Sequence[int]], len
 
 
 def invented_words(documents: Sequence[str], spans: Sequence[Sequence[int]], length: int) -> int:
-    """As `invented_bytes`, for windows of `length` words: bytes cut out of no word of such a window, or of
-    the white space between two of them."""
+    """As `invented_bytes`, for windows of `length` words: bytes cut out that are of no word in such a window,
+    nor of the white space between two such words."""
     seen: set[tuple[bytes, ...]] = set()
     n_invented = 0
     for text, edges in zip((document.encode() for document in documents), spans, strict=True):
         places = [match.span() for match in WORD.finditer(text.decode())]
         at = np.append(0, np.cumsum([len(character.encode()) for character in text.decode()]))
         words = [text[at[a] : at[b]] for a, b in places]
-        repeats = np.zeros(len(text), bool)
+        repeats, goes = np.zeros(len(text), bool), np.zeros(len(words), bool)
         for i in range(len(words) - length + 1):
             window = tuple(words[i : i + length])
             if window in seen:
-                repeats[at[places[i][0]] : at[places[i + length - 1][1]]] = True
+                goes[i : i + length] = True
             seen.add(window)
+        for i in np.flatnonzero(goes).tolist():
+            after = places[i + 1][0] if i + 1 < len(words) and goes[i + 1] else places[i][1]
+            repeats[at[places[i][0]] : at[after]] = True
         for start, stop in zip(edges[::2], edges[1::2], strict=True):
             n_invented += int((~repeats[start:stop]).sum())
     return n_invented

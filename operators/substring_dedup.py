@@ -36,7 +36,8 @@ class SubstringDedup(FitFilter):
     """Cut out every passage of `min_bytes` or more that occurs in an earlier document, or earlier in its own.
 
     With `min_tokens`, passages are counted in words between white space, whatever white space that is, or in
-    the tokens of the `tokenizer` in a file; what follows holds for tokens as it does for bytes.
+    the tokens of the `tokenizer` in a file. What follows holds for tokens as it does for bytes; white space
+    goes where the words on both its sides do.
 
     Exact: a byte goes if and only if it lies in a window of `min_bytes` bytes that, byte by byte, occurred
     before it in the order of the inputs (with `keep: none`: that occurs anywhere else). So each byte that
