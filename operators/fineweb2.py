@@ -32,7 +32,7 @@ from .language_thresholds import (
     to_yaml,
 )
 from .text_column import one_chunk, text_buffers
-from .word_pass import SEGMENTATION, Profile, column_words
+from .word_pass import SEGMENTATION, Profile, column_words, holds_gil
 
 TABLE = "languages.yaml"
 _WORDS_PER_DOCUMENT = 200
@@ -150,6 +150,11 @@ class Fineweb2(FitFilter):
         """With the column of the confidence, if one is asked."""
         column = parameters.get("confidence", cls.model_fields["confidence"].default)
         return (*cls.reads, *([column] if column else []))
+
+    @property
+    def holds_gil(self) -> bool:
+        """ICU does while it cuts words."""
+        return holds_gil(self.profile)
 
     def identity(self) -> dict[str, Any]:
         """The parameters, with the table's content for its path."""
