@@ -102,7 +102,7 @@ class Operator(BaseModel):
 
     @property
     def holds_gil(self) -> bool:
-        """Whether Python's global lock is held most of the time, so that threads would wait for each other."""
+        """Whether Python's global lock is held most of the time: threads would wait for each other."""
         return False
 
     @property

@@ -13,8 +13,8 @@ from .base import Map, set_columns
 from .files import check_installed
 from .text_column import one_chunk
 
-# All that ftfy changes in ASCII: entities, and control characters other than tab, line and form feed; carriage
-# returns only where line breaks are made alike.
+# All that ftfy changes in ASCII: entities, and control characters other than tab, line and form feed;
+# carriage returns only where line breaks are made alike.
 _MAY_CHANGE_ASCII = r"&\x00-\x08\x0b\x0e-\x1f\x7f"
 _CARRIAGE_RETURN = r"\x0d"
 
