@@ -7,9 +7,9 @@ taken. Each peer runs in an environment of its own below build/peers, which is m
 Agreement is asked twice: with our words and sentences handed to datatrove in place of spaCy's, and with
 datatrove as it is; where datatrove as it is decides otherwise, the table names the cause. CPU seconds are
 those of whole processes that read, filter and write, without those of a run over one document
-(`filters_speed`); kernels are timed alone, in this process. Two workers are `filters_workers`; extraction and
-languages are those of `benchmarks.web` and `benchmarks.languages`. The last line with --json is one JSON
-object.
+(`filters_speed`); kernels are timed alone, in this process. Two workers are `filters_workers`; extraction,
+archives and languages are those of `benchmarks.web` and `benchmarks.languages`. The last line with --json is
+one JSON object.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from benchmarks.filters_speed import speed
 from benchmarks.filters_workers import two_workers
 from cuvee.operators import word_pass
 from cuvee.operators.base import Filter
+from cuvee.operators.pii import Pii
 from cuvee.operators.word_pass import Profile
 from cuvee.pipeline.shard_work import cut_into_batches
 
@@ -68,19 +69,39 @@ def main() -> None:
         figures |= two_workers(console, scratch, *workers)
         if "datatrove" in arguments.peers:
             figures |= agreement(console, scratch, evenly(texts, n_docs))
-    figures |= extraction_and_languages(arguments.shared, 8 if arguments.quick else 1)
+    figures |= reading_and_languages(console, arguments.shared, 8 if arguments.quick else 1)
     if arguments.json:
         print(json.dumps(figures))
 
 
-def extraction_and_languages(shared: Path, step: int) -> dict[str, Any]:
-    """The figures of pages and of languages, which have benchmarks of their own."""
+def reading_and_languages(console: Console, shared: Path, step: int) -> dict[str, Any]:
+    """The figures of pages, archives and languages, which have benchmarks of their own, and those of PII."""
     from benchmarks import languages, web
 
-    extraction = web.extraction(web.unpacked(shared / "web" / "web-dev.tar.zst"), step)
-    rows = web.read_corpus(shared / "corpus" / "dev", step)
-    labelled = [row for row in rows if row["domain"] == "multilingual" and row.get("lang")]
-    return extraction | {"language_accuracy": languages.language_accuracy(labelled)}
+    pages = web.unpacked(shared / "web" / "web-dev.tar.zst")
+    rows = list(web.read_corpus(shared / "corpus" / "dev", step))
+    labelled = languages.read_rows(shared / "corpus" / "dev" / "multilingual")
+    found = web.extraction(pages, step) | web.archives(pages)
+    found |= {"language_accuracy": languages.language_accuracy(labelled)}
+    return found | {"fineweb2_kept": languages.kept_by_method(labelled, console)} | pii_rates(console, rows)
+
+
+def pii_rates(console: Console, rows: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """How many addresses and phone numbers `pii` replaces in each domain."""
+    kinds = ("emails", "ips", "phones")
+    shown = Table("domain", "documents", *kinds, "documents changed", title="Personal data replaced")
+    rates: dict[str, dict[str, float]] = {}
+    for domain in sorted({row["domain"] for row in rows}):
+        texts = [row["text"] for row in rows if row["domain"] == domain]
+        found = Pii().apply(pa.table({"text": pa.array(texts, pa.large_string())}))
+        counts = [found[f"pii.n_{kind}"].to_numpy() for kind in kinds]
+        rates[domain] = {"n_docs": len(texts)} | {
+            kind: int(count.sum()) for kind, count in zip(kinds, counts, strict=True)
+        }
+        changed = rates[domain]["documents_changed"] = float((sum(counts) > 0).mean())
+        shown.add_row(domain, *(f"{rates[domain][name]:,}" for name in ("n_docs", *kinds)), f"{changed:.1%}")
+    console.print(shown)
+    return {"pii": rates}
 
 
 def english_texts(folder: Path) -> list[str]:

@@ -138,11 +138,14 @@ def write_documents(folder: Path, texts: Sequence[str], n_copies: int = 1) -> Pa
     return folder
 
 
-def write_recipe(scratch: Path, name: str, documents: Path, chain: Sequence[Any]) -> Path:
+def write_recipe(
+    scratch: Path, name: str, documents: Path, chain: Sequence[Any], reading: dict[str, Any] | None = None
+) -> Path:
     """A recipe that curates the documents."""
     recipe = {
         "name": name,
         "inputs": [{"source": "dev", "path": str(documents / "*.jsonl")}],
+        "reading": reading or {},
         "curate": list(chain),
     }
     path = scratch / f"{name}.yaml"

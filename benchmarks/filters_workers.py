@@ -29,6 +29,7 @@ HOLD_THE_LOCK: dict[str, list[Any]] = {
 }
 N_TURNS = 2
 """Of the filters; the others are measured once at each size."""
+N_SHARDS = 16
 NEVER = 1 << 60
 
 
@@ -87,15 +88,18 @@ def wall_seconds(
     Args:
         processes_pay: bytes of input from which on operators that hold the lock run in processes.
     """
-    loaded = load_recipe(write_recipe(scratch, "workers", documents, chain))
+    # Shards enough that no worker waits long for the other's last one.
+    n_bytes = max((documents / "documents.jsonl").stat().st_size // N_SHARDS, 1)
+    reading = {"shard_bytes": n_bytes}
+    loaded = load_recipe(write_recipe(scratch, "workers", documents, chain, reading))
     run_dir = scratch / "workers-run"
     curation.PROCESSES_PAY_BYTES, before = processes_pay, curation.PROCESSES_PAY_BYTES
-    found = []
+    found, progress = [], RunProgress(Console(quiet=True))
     for _ in range(n_turns):
         with closing(LocalEngine(n_workers)) as engine:
             plan = make_plan(loaded, run_dir)
             start = time.perf_counter()
-            curation.Curation(plan, loaded.recipe, run_dir, engine, RunProgress()).run()
+            curation.Curation(plan, loaded.recipe, run_dir, engine, progress).run()
             found.append(time.perf_counter() - start)
         shutil.rmtree(run_dir)
     curation.PROCESSES_PAY_BYTES = before
