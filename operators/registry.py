@@ -25,6 +25,7 @@ from .prototype_pruning import PrototypePruning
 from .rehydrate import Rehydrate
 from .semantic_dedup import SemanticDedup
 from .substring_dedup import SubstringDedup
+from .symbol_lines import SymbolLines
 from .url_dedup import UrlDedup
 from .url_filter import UrlFilter
 from .where import Where
@@ -53,6 +54,7 @@ BUILT_IN: tuple[type[Operator], ...] = (
     SemanticDedup,
     PrototypePruning,
     Pii,
+    SymbolLines,
 )
 ENTRY_POINTS = "cuvee.operators"
 
