@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from scipy.stats import t as student  # noqa: E402
 from torch import Tensor  # noqa: E402
-from torch.nn import functional as F  # noqa: E402, N812
+from torch.nn import functional as F  # noqa: E402
 
 from cuvee.pipeline.proxy_work import keep_freed_memory  # noqa: E402
 from cuvee.pipeline.recipe import load_recipe  # noqa: E402
@@ -71,17 +71,6 @@ class Proxy:
         """float32, (rows, sequence_length, vocab_size)."""
         logits: Tensor = self.model(batch.input_ids[None])[0]
         return logits
-
-    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the head multiplies, and the logits: (rows, length, d_model) and (rows, length, vocab_size)."""
-        kept: list[Tensor] = []
-        handle = self.model.register_forward_hook(lambda *_: None)
-        handle.remove()
-        head = self.model.head
-        logits = self.logits(batch)
-        # The head has no bias: hidden states are the least squares solution, exact for a head of full rank.
-        kept.append(torch.linalg.lstsq(head[0].T, logits.flatten(0, 1).T).solution.T)
-        return kept[0].view(*logits.shape[:2], -1), logits
 
     def row_losses(self, batch: Batch, logits: Tensor | None = None) -> Tensor:
         """Mean loss of each row's labels, nats: float32, (rows,)."""
