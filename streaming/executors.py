@@ -113,7 +113,10 @@ class Maker:
         return self.residency.pieces(rows.starts, rows.lengths)
 
     def __call__(self, step: Planned) -> Batch:
-        rows = self.rows_of(step)
+        return self.made_of(self.rows_of(step))
+
+    def made_of(self, rows: RankRows) -> Batch:
+        """A batch of these rows."""
         if self.residency.whole is not None:  # a small batch takes 25 µs, a context manager 2
             return self.assembler.assemble(
                 rows, self.residency.whole, rows.starts, compiled=kernels.done_already()

@@ -35,8 +35,10 @@ from .processes import WorkerProcesses
 from .ranks import Ranks, ranks_of
 from .residency import Residency
 from .schedule import Ramp, WeightSchedule, bounds_of
+from .selectors import Selector
 from .sources import Source, open_sources, shards_of
 from .state import decode, encode, given_weights, saved_growths
+from .superbatch import Superbatches
 from .warm_up import kernels
 from .weights import check_names, epoch_caps, shares_of
 
@@ -175,6 +177,8 @@ class StreamingLoader:
         self._n_ahead = 2 * (tokens_of_rank >= N_TOKENS_FOR_THREAD) if prefetch is None else prefetch
         self._n_workers = workers
         self._ranks_given, self._online = ranks, None
+        self._superbatches: Superbatches | None = None
+        self._superbatch_state: Mapping[str, Any] | None = None
         if policy is not None:
             self._online = self._online_of(policy, schedule)
             self._online.check_lag(self._n_groups_ahead(), is_remote=residency.whole is None)
@@ -306,6 +310,44 @@ class StreamingLoader:
         }
         self._online.tell(batch, self.step, {name: each for name, each in told.items() if each is not None})
 
+    def superbatches(
+        self, factor: int, method: str | Selector = "random", *, requeue: int = 0, **parameters: Any
+    ) -> Superbatches:
+        """Candidates instead of batches: `factor` batches at a time, of which `select` keeps one.
+
+            for candidates in loader.superbatches(4, "rho"):
+                scores = row_losses(model, candidates.batch)
+                batch = candidates.select(scores=scores, reference_losses=...)
+
+        Steps count the batches drawn, `factor` for each super-batch. One loader has one kind of super-batch;
+        `state_dict` (on every rank) holds the selector and the requeued rows. `feedback` may be given for the
+        candidates, which nothing was selected from, or for the rows kept.
+
+        Args:
+            factor: batches in a super-batch.
+            method: which rows are kept: a name of selectors.py, or a selector.
+            requeue: batches' worth of rows that were not kept, drawn at random, which are candidates once
+                more in the next super-batch, besides its own; 0: they are dropped.
+            parameters: of a method that is named.
+        Raises:
+            ValueError: as for selectors; or the state that was loaded is of other super-batches.
+        """
+        self._superbatches = Superbatches(
+            self._drawn,
+            self._maker,
+            ranks_of(self._rank, self._world_size, self._ranks_given),
+            list(self._stores),
+            self._first_tokens,
+            self.seed,
+            factor,
+            method,
+            parameters,
+            requeue,
+        )
+        if self._superbatch_state is not None:
+            self._superbatches.load_state_dict(self._superbatch_state)
+        return self._superbatches
+
     @property
     def policy(self) -> Policy | None:
         """The policy that the weights follow."""
@@ -364,6 +406,8 @@ class StreamingLoader:
         state = encode(self._planner, self._cursor(), self._arguments(), self._identities(), self._growths)
         if self._online is not None:
             state["online"] = self._online.state_dict(self.step)
+        if self._superbatches is not None:
+            state["superbatches"] = self._superbatches.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -391,6 +435,9 @@ class StreamingLoader:
             _check_counts(self.sequence_length, rows, self._rank, self._world_size)
         if self._online is not None:
             self._online.load_state_dict(state["online"], cursor.step)
+        self._superbatch_state = state.get("superbatches")
+        if self._superbatches is not None and self._superbatch_state is not None:
+            self._superbatches.load_state_dict(self._superbatch_state)
         now = dict(zip(self._stores, self._planner.domains, strict=True))
         growths, domains, cursor = self._domain_maker.resumed(saved, cursor, self._growths, now)
         self.close()
@@ -437,6 +484,15 @@ class StreamingLoader:
             raise ValueError("policy: it needs the domain of each row; add 'domain_ids' to emit")
         names, ranks = list(self._stores), ranks_of(self._rank, self._world_size, self._ranks_given)
         return Online(mixing, names, self._planner.schedule[0][1], self.domains, self.sequence_length, ranks)
+
+    def _drawn(self) -> tuple[Planned, Batch]:
+        batch = next(self)
+        return self._given, batch
+
+    def _first_tokens(self) -> NDArray[np.int64]:
+        """Where each domain begins in the stream: int64, (n_domains,)."""
+        sizes = [store.n_tokens for store in self._stores.values()]
+        return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
     def _report(self, online: Online) -> None:
         """Have the policy see what was reported, before the step's batch is asked for.

@@ -285,7 +285,7 @@ class Schedule(Policy):
     def weights(self) -> Floats:
         k = int(np.searchsorted(self._at, self.n_reports, side="right")) - 1
         if self.shape == "step" or k + 1 == self._at.size:
-            return self._weights[k].copy()
+            return np.array(self._weights[k])
         way = (self.n_reports - self._at[k]) / (self._at[k + 1] - self._at[k])
         found: Floats = (1 - way) * self._weights[k] + way * self._weights[k + 1]
         return found
