@@ -27,7 +27,7 @@ class NoiseScale:
     Raises:
         ValueError: half_life is not above 0.
     Source: McCandlish et al. 2018, "An empirical model of large-batch training" (arXiv 1812.06162), section
-        2.2 and appendix A.1. It uses half-lives by hand; ours are exponential with the start's bias taken out.
+        2.2 and appendix A.1. Its moving means are chosen by hand; ours have the start's bias taken out.
 
     >>> noise = NoiseScale()
     >>> noise.observe(small=1 + 40 / 4, n_small=4, large=1 + 40 / 32, n_large=32)  # tr(S) = 40

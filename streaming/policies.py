@@ -226,7 +226,7 @@ class MirrorDescent(Policy):
         return np.maximum(kept, 0) * (drop * rises) * per_token, np.sqrt(squared) * per_token
 
     def _level(self) -> Floats:
-        level = self.slow[0]
+        level: Floats = self.slow[0]
         return level if self.reference is None else level - self.reference
 
     def _advantage(self, weights: Floats) -> Floats:
