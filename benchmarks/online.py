@@ -3,9 +3,9 @@
     python -m benchmarks.online [--parts simulation feedback training] [--jobs 1] [--quick] [--json]
 
 simulation: a domain's loss after n of its tokens is E + A (1 + n / n0)**-alpha, and reports add noise. A
-policy spends the run's tokens; what counts is the prior's mean of the domains' losses at the end, without noise. Regret is
-over the best fixed mixture, which is found with the truth at hand; in percent of the loss. Seeds begin at
-FIRST_SEED: the default's `pull` was chosen on worlds of the first ten, which are left out.
+policy spends the run's tokens; what counts is the prior's mean of the domains' losses at the end, without
+noise. Regret is over the best fixed mixture, which is found with the truth at hand; in percent of the loss.
+Seeds begin at FIRST_SEED: the default's `pull` was chosen on worlds of the first ten, which are left out.
 
 feedback: CPU time of `loader.feedback` and of the policy's part in asking for the next batch, 64 domains.
 
