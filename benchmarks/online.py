@@ -20,12 +20,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # before numpy: CPU seconds are those of one core
@@ -44,6 +44,7 @@ from cuvee.streaming.shards import domain_folder, shard_name, write_manifest, wr
 from .online_training import CORPUS, ROOT, Corpus, Setting, interval, objectives, prepare, train  # noqa: E402
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 PARTS = ("simulation", "feedback", "training")
 N_DOMAINS, N_REPORTS, TOKENS_OF_REPORT = 8, 600, 1e6
 FIRST_SEED = 1000
@@ -135,24 +136,38 @@ def run(of: World, policy: Policy | Floats, seed: int) -> tuple[float, Floats]:
     return of.objective(n_tokens), spent / spent.sum()
 
 
-def simulate(n_seeds: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
+def simulate(n_seeds: int, jobs: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
     """Regrets in percent, by policy and scenario; and the share of tokens that went to the noise domain."""
+    worlds = [(scenario, seed) for scenario in SCENARIOS for seed in range(FIRST_SEED, FIRST_SEED + n_seeds)]
     regrets: dict[str, dict[str, list[float]]] = {}
     to_noise: dict[str, list[float]] = {}
-    for scenario in SCENARIOS:
-        for seed in range(FIRST_SEED, FIRST_SEED + n_seeds):
-            truth = world(scenario, seed)
-            best = truth.best_fixed()
-            fixed: dict[str, Policy | Floats] = {
-                "prior": truth.prior,
-                "uniform": np.full(N_DOMAINS, 1 / N_DOMAINS),
-            }
-            for name, policy in (fixed | {n: make() for n, make in policies(truth).items()}).items():
-                reached, shares = run(truth, policy, seed)
-                regrets.setdefault(name, {}).setdefault(scenario, []).append(100 * (reached / best - 1))
-                if scenario == "irreducible_noise":
-                    to_noise.setdefault(name, []).append(float(shares[0]))
+    for (scenario, _), found in zip(worlds, _mapped(_of_world, worlds, jobs), strict=True):
+        for name, (regret, share) in found.items():
+            regrets.setdefault(name, {}).setdefault(scenario, []).append(regret)
+            if scenario == "irreducible_noise":
+                to_noise.setdefault(name, []).append(share)
     return regrets, {name: float(np.mean(shares)) for name, shares in to_noise.items()}
+
+
+def _of_world(scenario: str, seed: int) -> dict[str, tuple[float, float]]:
+    """By policy: regret in percent, and the share of the first domain, in one world."""
+    truth = world(scenario, seed)
+    best = truth.best_fixed()
+    runs: dict[str, Policy | Floats] = {"prior": truth.prior, "uniform": np.full(N_DOMAINS, 1 / N_DOMAINS)}
+    found = {}
+    for name, policy in (runs | {n: make() for n, make in policies(truth).items()}).items():
+        reached, shares = run(truth, policy, seed)
+        found[name] = 100 * (reached / best - 1), float(shares[0])
+    return found
+
+
+def _mapped(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[T]:
+    """What `work` makes of each task, in order, in so many processes."""
+    if jobs == 1:
+        yield from (work(*task) for task in tasks)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(work, *zip(*tasks, strict=True))
 
 
 def microseconds_of_update(n_domains: int = 64, n_updates: int = 2000) -> dict[str, float]:
@@ -252,30 +267,38 @@ def _train_one(corpus: Corpus, setting: Setting, method: str, seed: int) -> dict
     }
 
 
-def trainings(corpus: Corpus, setting: Setting, n_seeds: int, jobs: int) -> dict[str, dict[str, Any]]:
-    """By method: (mean, half of the 95 % interval) of both objectives, and of their excess over natural's."""
-    tasks = [(method, seed) for seed in range(n_seeds) for method in training_methods(corpus)]
-    work = partial(_train_one, corpus, setting)
-    if jobs > 1:
-        with ProcessPoolExecutor(jobs) as pool:
-            rows = list(pool.map(work, *zip(*tasks, strict=True)))
-    else:
-        rows = [work(*task) for task in tasks]
-    found: dict[str, dict[str, Any]] = {}
-    for method in training_methods(corpus):
-        mine = [row for row in rows if row["method"] == method]
-        base = [row for row in rows if row["method"] == "natural"]
-        found[method] = {"cpu_seconds": float(np.mean([row["cpu_seconds"] for row in mine]))}
-        for objective in ("natural", "uniform"):
-            losses = [row["objectives"][objective] for row in mine]
-            gains = [loss - row["objectives"][objective] for loss, row in zip(losses, base, strict=True)]
-            found[method][objective] = interval(losses)
-            found[method][f"{objective}_over_natural"] = interval(gains)
-        shares = [list(row["shares"].values()) for row in mine]
-        found[method]["shares"] = dict(
-            zip(corpus.sources, np.mean(shares, axis=0).round(4).tolist(), strict=True)
-        )
-    return found
+def trainings(
+    corpus: Corpus, setting: Setting, n_seeds: int, jobs: int, kept: Path
+) -> dict[str, dict[str, Any]]:
+    """By method: (mean, half of the 95 % interval) of both objectives, and of their excess over natural's.
+
+    Args:
+        kept: a file with a line for each training that is done, which is not done again.
+    """
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {(row["method"], row["seed"]) for row in rows if row["setting"] == repr(setting)}
+    methods = training_methods(corpus)
+    missing = [(m, seed) for seed in range(n_seeds) for m in methods if (m, seed) not in done]
+    with kept.open("a") as file:
+        for row in _mapped(partial(_train_one, corpus, setting), missing, jobs):
+            rows.append(row | {"setting": repr(setting)})
+            print(json.dumps(rows[-1]), file=file, flush=True)
+    rows = [row for row in rows if row["setting"] == repr(setting) and row["seed"] < n_seeds]
+    return {method: _summary(corpus, rows, method) for method in methods}
+
+
+def _summary(corpus: Corpus, rows: Sequence[Mapping[str, Any]], method: str) -> dict[str, Any]:
+    mine, base = (
+        sorted((row for row in rows if row["method"] == name), key=lambda row: row["seed"])
+        for name in (method, "natural")
+    )
+    found: dict[str, Any] = {"cpu_seconds": float(np.mean([row["cpu_seconds"] for row in mine]))}
+    for objective in ("natural", "uniform"):
+        losses = [row["objectives"][objective] for row in mine]
+        excess = [loss - row["objectives"][objective] for loss, row in zip(losses, base, strict=True)]
+        found[objective], found[f"{objective}_over_natural"] = interval(losses), interval(excess)
+    shares = np.mean([list(row["shares"].values()) for row in mine], axis=0)
+    return found | {"shares": dict(zip(corpus.sources, shares.round(4).tolist(), strict=True))}
 
 
 def main() -> None:
@@ -285,13 +308,15 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "build" / "online", help="of the corpus' tokens"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--quick", action="store_true", help="4 seeds instead of 20, 2 instead of 5")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
     console, found = Console(file=sys.stdout, width=150), {}
     if "simulation" in arguments.parts:
-        found["simulation_regret"] = show_simulation(console, *simulate(4 if arguments.quick else 20))
+        found["simulation_regret"] = show_simulation(
+            console, *simulate(4 if arguments.quick else 20, arguments.jobs)
+        )
     if "feedback" in arguments.parts:
         found["update_us"] = microseconds_of_update()
         found["feedback_us"] = microseconds_of_feedback()
@@ -303,7 +328,8 @@ def main() -> None:
         n_seeds = 2 if arguments.quick else 5
         setting = Setting()
         corpus = prepare(arguments.corpus, arguments.folder, setting)
-        found["training"] = trainings(corpus, setting, n_seeds, arguments.jobs)
+        kept = arguments.folder / "trainings.jsonl"
+        found["training"] = trainings(corpus, setting, n_seeds, arguments.jobs, kept)
         show_trainings(console, found["training"], n_seeds)
     if arguments.json:
         print(json.dumps(found))

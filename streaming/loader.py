@@ -319,9 +319,10 @@ class StreamingLoader:
                 scores = row_losses(model, candidates.batch)
                 batch = candidates.select(scores=scores, reference_losses=...)
 
-        Steps count the batches drawn, `factor` for each super-batch. One loader has one kind of super-batch;
-        `state_dict` (on every rank) holds the selector and the requeued rows. `feedback` may be given for the
-        candidates, which nothing was selected from, or for the rows kept.
+        Steps count the batches drawn, `factor` for each super-batch. One loader has one kind of super-batch,
+        and asking for it again goes on; `state_dict` (on every rank) holds the selector and the requeued
+        rows. `feedback` may be given for the candidates, which nothing was selected from, or for the rows
+        kept.
 
         Args:
             factor: batches in a super-batch.
@@ -332,6 +333,9 @@ class StreamingLoader:
         Raises:
             ValueError: as for selectors; or the state that was loaded is of other super-batches.
         """
+        before, state = self._superbatches, self._superbatch_state
+        if before is not None:
+            state = before.state_dict()
         self._superbatches = Superbatches(
             self._drawn,
             self._maker,
@@ -344,8 +348,9 @@ class StreamingLoader:
             parameters,
             requeue,
         )
-        if self._superbatch_state is not None:
-            self._superbatches.load_state_dict(self._superbatch_state)
+        if state is not None:
+            self._superbatches.load_state_dict(state)
+            self._superbatch_state = None
         return self._superbatches
 
     @property
@@ -404,6 +409,8 @@ class StreamingLoader:
         of them call it, for it adds up what they were told.
         """
         state = encode(self._planner, self._cursor(), self._arguments(), self._identities(), self._growths)
+        if self._superbatch_state is not None:  # loaded, and not asked for yet
+            state["superbatches"] = self._superbatch_state
         if self._online is not None:
             state["online"] = self._online.state_dict(self.step)
         if self._superbatches is not None:
@@ -436,7 +443,9 @@ class StreamingLoader:
         if self._online is not None:
             self._online.load_state_dict(state["online"], cursor.step)
         self._superbatch_state = state.get("superbatches")
-        if self._superbatches is not None and self._superbatch_state is not None:
+        if self._superbatch_state is None:
+            self._superbatches = None
+        elif self._superbatches is not None:
             self._superbatches.load_state_dict(self._superbatch_state)
         now = dict(zip(self._stores, self._planner.domains, strict=True))
         growths, domains, cursor = self._domain_maker.resumed(saved, cursor, self._growths, now)

@@ -129,6 +129,17 @@ def test_a_run_saved_after_any_super_batch_goes_on_as_if_undisturbed(sources, op
         assert run(resumed, 8 - stop, **options) == expected[stop:]
 
 
+def test_asking_again_goes_on_where_the_last_super_batch_ended(sources) -> None:
+    expected = run(loader(sources), 6, requeue=1)
+    first = loader(sources)
+    found = run(first, 2, requeue=1)
+    state = json.loads(json.dumps(first.state_dict()))
+    resumed = loader(sources)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    assert found + run(resumed, 2, requeue=1) + run(resumed, 2, requeue=1) == expected
+
+
 def test_requeued_rows_come_once_more_and_no_more_than_allowed(sources) -> None:
     batches = loader(sources)
     seen: list[set[int]] = []
