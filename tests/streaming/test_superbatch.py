@@ -136,7 +136,7 @@ def test_asking_again_goes_on_where_the_last_super_batch_ended(sources) -> None:
     state = json.loads(json.dumps(first.state_dict()))
     resumed = loader(sources)
     resumed.load_state_dict(state)
-    assert resumed.state_dict() == state
+    assert resumed.state_dict()["superbatches"] == state["superbatches"]
     assert found + run(resumed, 2, requeue=1) + run(resumed, 2, requeue=1) == expected
 
 
