@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
-    "torchdata": ["torchdata>=0.11", "torch"],
+    "torchdata": ["torchdata>=0.11", "torch", "numpy"],
     "litdata": ["litdata>=0.2.76", "torch"],
     "mosaic": ["mosaicml-streaming>=0.13", "torch"],
     "grain": ["grain>=0.2.18"],
