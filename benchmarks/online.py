@@ -170,7 +170,7 @@ def _mapped(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int)
         yield from pool.map(work, *zip(*tasks, strict=True))
 
 
-def microseconds_of_update(n_domains: int = 64, n_updates: int = 2000) -> dict[str, float]:
+def microseconds_of_update(n_domains: int = 64, n_updates: int = 1000) -> dict[str, float]:
     """CPU time of `observe` and `weights` together, by policy: the least of three tries."""
     rng = np.random.default_rng(0)
     prior = rng.dirichlet(np.full(n_domains, 2.0))
@@ -193,7 +193,7 @@ def microseconds_of_update(n_domains: int = 64, n_updates: int = 2000) -> dict[s
     return {name: min(once(make()) for _ in range(3)) for name, make in makers.items()}
 
 
-def microseconds_of_feedback(n_domains: int = 64, n_steps: int = 2000) -> dict[str, float]:
+def microseconds_of_feedback(n_domains: int = 64, n_steps: int = 1000) -> dict[str, float]:
     """CPU time a step that a policy adds to a loader: `feedback`, and the difference in asking for a batch.
 
     256 rows of 64 tokens, losses on the CPU; reports every 20 steps (the default) and every step.
