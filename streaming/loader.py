@@ -86,8 +86,8 @@ class StreamingLoader:
         seed: of the shuffles.
         packing: how documents become rows, "concat", "crop" or "best_fit" (packing.py), "vsl" or a `Vsl`:
             sequences of varying length, as many tokens in every batch (decomposition.py). With the last,
-            weights are for steps (no WeightSchedule, floors or ceilings), and `verify`, appended shards, a policy
-            and super-batches are not supported.
+            weights are for steps (no WeightSchedule, floors or ceilings), and `verify`, appended shards, a
+            policy and super-batches are not supported.
         emit: the fields of a batch, of batch.py; input_ids among them.
         mask_boundaries: labels are -100 where the next token is another document's. False, for concat and
             crop: they are that token.
