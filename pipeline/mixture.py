@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..mixing.design import caps as design_caps
 from ..mixing.design import project_to_capped_simplex, sample_design
-from ..mixing.recommend import Objective, Recommendation, recommend
+from ..mixing.objective import Objective
+from ..mixing.recommend import Recommendation, recommend
 from ..mixing.table import RunTable
 from ..mixing.trend_residual import TrendResidualMixer
 from ..proxy_models.ngram import NgramProxy
