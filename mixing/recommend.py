@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-from .design import MIN_WEIGHT, kl_divergence, project_to_capped_simplex, sample_design
+from .design import project_to_capped_simplex, sample_design
 from .mixer import Mixer
 from .objective import MEAN, Objective
+from .region import Loss, Region, descend
 
 Floats = NDArray[np.float64]
 Verdict = Literal["supported", "no improvement", "no evidence"]
 Origin = Literal["optimum", "observed", "natural"]
-Loss = Callable[[Floats], Floats]  # mixtures (M, K) -> one number for each, (M,)
 
 MAX_P_VALUE = 0.05
 N_DRAWS = 256  # posterior draws inside the optimiser
 N_FRESH_DRAWS = 4096  # other draws, to judge the optimum that was found with the first
 N_PERMUTATIONS = 9999
-STEP = 1e-4  # of the finite differences, towards each domain
 N_SAMPLES, N_AVERAGED = 1024, 16  # for mixers without a gradient
-LOWEST_WEIGHT = 1e-6  # keeps sqrt(w) and w log w differentiable
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def recommend(
             f"natural has shape {centre.shape} for the {len(runs.domain_names)} domains of the runs, "
             f"trust_region is {trust_region}; give one weight per domain and a radius above 0 nats."
         )
-    region = _Region(project_to_capped_simplex(centre, upper), upper, trust_region)
+    region = Region(project_to_capped_simplex(centre, upper), upper, trust_region)
     uniform = project_to_capped_simplex(np.ones(len(upper)), upper)
     observed = region.pull(runs.weights[np.argmin(objective(runs.metrics, runs.metric_names))])
     starts = {"natural": region.centre, "uniform": region.pull(uniform), "observed": observed}
@@ -171,28 +168,6 @@ def _report(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Region:
-    """Mixtures below the caps and within `radius` nats of the centre: a convex set."""
-
-    centre: Floats
-    upper: Floats
-    radius: float
-
-    def pull(self, w: Floats) -> Floats:
-        """w projected into the caps, then moved towards the centre until it is inside the radius."""
-        usable = np.where(self.centre > 0, w, 0.0)
-        target = project_to_capped_simplex(usable if usable.any() else self.centre, self.upper)
-        low, high = 0.0, 1.0
-        if kl_divergence(target, self.centre) <= self.radius:
-            return target
-        for _ in range(50):
-            middle = (low + high) / 2
-            inside = kl_divergence(self.centre + middle * (target - self.centre), self.centre) <= self.radius
-            low, high = (middle, high) if inside else (low, middle)
-        return self.centre + low * (target - self.centre)
-
-
 def _pessimistic(mixer: Mixer, objective: Objective, natural: Floats, seed: int) -> Loss:
     """mean + 1 sd, over posterior draws, of the objective's difference from the natural mixture."""
     surfaces, names = mixer.draw_surfaces(N_DRAWS, seed), mixer.runs.metric_names
@@ -205,17 +180,17 @@ def _pessimistic(mixer: Mixer, objective: Objective, natural: Floats, seed: int)
     return pessimistic
 
 
-def _pessimistic_optimum(loss: Loss, region: _Region, starts: Mapping[str, Floats]) -> tuple[Floats, Origin]:
+def _pessimistic_optimum(loss: Loss, region: Region, starts: Mapping[str, Floats]) -> tuple[Floats, Origin]:
     """The best of SLSQP's answers, the best observed mixture and the natural one."""
-    optima = [region.pull(_descend(loss, region, start)) for start in starts.values()]
-    optima += [region.pull(np.where(w < MIN_WEIGHT, 0.0, w)) for w in optima]
+    optima = [region.pull(descend(loss, region, start)) for start in starts.values()]
+    optima += [region.without_small(w) for w in optima]
     candidates = np.stack([region.centre, starts["observed"], *optima])
     best = int(np.argmin(loss(candidates)))
     return candidates[best], ("natural", "observed", "optimum")[min(best, 2)]
 
 
 def _best_sample(
-    loss: Loss, region: _Region, starts: Mapping[str, Floats], seed: int
+    loss: Loss, region: Region, starts: Mapping[str, Floats], seed: int
 ) -> tuple[Floats, Origin]:
     """The mean of the 16 best of 1024 random mixtures, the best observed mixture or the natural one.
 
@@ -226,44 +201,6 @@ def _best_sample(
     candidates = np.stack([region.centre, starts["observed"], region.pull(best.mean(axis=0))])
     winner = int(np.argmin(loss(candidates)))
     return candidates[winner], ("natural", "observed", "optimum")[winner]
-
-
-def _descend(loss: Loss, region: _Region, start: Floats) -> Floats:
-    """SLSQP with derivatives towards each domain: those along e_k - w differ from the gradient by a constant,
-    which the constraint on the sum makes immaterial, and every mixture evaluated stays on the simplex."""
-    corners = np.eye(len(start))
-
-    def loss_and_gradient(w: Floats) -> tuple[float, Floats]:
-        w = np.maximum(w, 0.0) / np.maximum(w, 0.0).sum()
-        values = loss(np.vstack([w, w + STEP * (corners - w)]))
-        return float(values[0]), (values[1:] - values[0]) / STEP
-
-    used = region.centre > 0
-    low = np.where(used, np.minimum(LOWEST_WEIGHT, region.upper), 0.0)
-    high = np.where(used, region.upper, 0.0)
-    safe_centre = np.where(used, region.centre, 1.0)
-
-    def log_ratio(w: Floats) -> Floats:
-        return np.where(used, np.log(np.maximum(w, 1e-12) / safe_centre), 0.0)
-
-    constraints = [
-        {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like},
-        {
-            "type": "ineq",
-            "fun": lambda w: region.radius - w @ log_ratio(w),
-            "jac": lambda w: -log_ratio(w) - 1.0,
-        },
-    ]
-    result = minimize(
-        loss_and_gradient,
-        np.clip(start, low, high),
-        jac=True,
-        method="SLSQP",
-        bounds=list(zip(low, high, strict=True)),
-        constraints=constraints,
-        options={"maxiter": 60, "ftol": 1e-6},
-    )
-    return np.asarray(np.nan_to_num(np.clip(result.x, low, high)))
 
 
 def _evidence(mixer: Mixer, objective: Objective, seed: int) -> Evidence:

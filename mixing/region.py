@@ -1,0 +1,99 @@
+"""Where a mixture may lie (caps, trust region, exact zeros), and a descent that stays there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+
+from .design import MIN_WEIGHT, kl_divergence, project_to_capped_simplex
+
+Floats = NDArray[np.float64]
+Loss = Callable[[Floats], Floats]  # mixtures (M, K) -> one number for each, (M,)
+
+STEP = 1e-4  # of the finite differences, towards each domain
+LOWEST_WEIGHT = 1e-6  # keeps sqrt(w) and w log w differentiable
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Mixtures below the caps and within `radius` nats of the centre: a convex set."""
+
+    centre: Floats
+    upper: Floats
+    radius: float
+
+    def pull(self, w: Floats) -> Floats:
+        """w projected into the caps, then moved towards the centre until it is inside the radius."""
+        usable = np.where(self.centre > 0, w, 0.0)
+        target = project_to_capped_simplex(usable if usable.any() else self.centre, self.upper)
+        low, high = 0.0, 1.0
+        if kl_divergence(target, self.centre) <= self.radius:
+            return target
+        for _ in range(50):
+            middle = (low + high) / 2
+            inside = kl_divergence(self.centre + middle * (target - self.centre), self.centre) <= self.radius
+            low, high = (middle, high) if inside else (low, middle)
+        return self.centre + low * (target - self.centre)
+
+    def without_small(self, w: Floats) -> Floats:
+        """w with its weights below MIN_WEIGHT at exactly zero, pulled back into the region."""
+        return self.pull(np.where(w < MIN_WEIGHT, 0.0, w))
+
+    @classmethod
+    def around(cls, natural: ArrayLike, caps: ArrayLike | None, trust_region: float) -> Region:
+        """The mixtures around the natural one, which is projected into the caps first.
+
+        Args:
+            natural: (K,), the centre.
+            caps: (K,), the largest weights; None for no caps.
+            trust_region: largest KL(w || centre), nats.
+        Raises:
+            ValueError: shapes differ, the radius is not positive, or the caps sum to less than one.
+        """
+        centre = np.asarray(natural, dtype=np.float64)
+        upper = np.ones(len(centre)) if caps is None else np.asarray(caps, dtype=np.float64)
+        if trust_region <= 0:
+            raise ValueError(f"trust_region is {trust_region}; give a radius above 0 nats.")
+        return cls(project_to_capped_simplex(centre, upper), upper, trust_region)
+
+
+def descend(loss: Loss, region: Region, start: Floats) -> Floats:
+    """SLSQP with derivatives towards each domain: those along e_k - w differ from the gradient by a constant,
+    which the constraint on the sum makes immaterial, and every mixture evaluated stays on the simplex."""
+    corners = np.eye(len(start))
+
+    def loss_and_gradient(w: Floats) -> tuple[float, Floats]:
+        w = np.maximum(w, 0.0) / np.maximum(w, 0.0).sum()
+        values = loss(np.vstack([w, w + STEP * (corners - w)]))
+        return float(values[0]), (values[1:] - values[0]) / STEP
+
+    used = region.centre > 0
+    low = np.where(used, np.minimum(LOWEST_WEIGHT, region.upper), 0.0)
+    high = np.where(used, region.upper, 0.0)
+    safe_centre = np.where(used, region.centre, 1.0)
+
+    def log_ratio(w: Floats) -> Floats:
+        return np.where(used, np.log(np.maximum(w, 1e-12) / safe_centre), 0.0)
+
+    constraints = [
+        {"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like},
+        {
+            "type": "ineq",
+            "fun": lambda w: region.radius - w @ log_ratio(w),
+            "jac": lambda w: -log_ratio(w) - 1.0,
+        },
+    ]
+    result = minimize(
+        loss_and_gradient,
+        np.clip(start, low, high),
+        jac=True,
+        method="SLSQP",
+        bounds=list(zip(low, high, strict=True)),
+        constraints=constraints,
+        options={"maxiter": 60, "ftol": 1e-6},
+    )
+    return np.asarray(np.nan_to_num(np.clip(result.x, low, high)))
