@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.permutation import permute
 from ..streaming.loader import StreamingLoader
 from ..streaming.shards import TokenStore
 from .ngram import NgramProxy
 from .training import Batch, LossCurve, TrainingConfig, train
 from .transformer import ModelShape
+from .zero import sampled_tokens
 
-SAMPLE_ROW = 2048  # tokens read at one place when a domain is sampled
 Source = str | Path  # a domain's folder of token shards
 
 
@@ -158,23 +156,13 @@ def fit_ngram_proxy(
     stores = [TokenStore(source, "train") for source in sources.values()]
     held_out = [TokenStore(source, "validation") for source in (validation or sources).values()]
     return NgramProxy.fit(
-        [_sampled_tokens(store, max_tokens, seed) for store in stores],
+        [sampled_tokens(store, max_tokens, seed) for store in stores],
         [store.read(0, store.n_tokens) for store in held_out],
         stores[0].vocab_size,
         n_validation_pairs,
         seed,
         [np.concatenate([[0], np.cumsum(store.lengths)]) for store in held_out],
     )
-
-
-def _sampled_tokens(store: TokenStore, max_tokens: int | None, seed: int) -> NDArray[Any]:
-    """All tokens, or about max_tokens in rows drawn without replacement; a seam adds one bigram per row."""
-    n_rows = store.n_tokens // SAMPLE_ROW
-    n_wanted = n_rows if max_tokens is None else max(1, max_tokens // SAMPLE_ROW)
-    if n_wanted >= n_rows:
-        return store.read(0, store.n_tokens)
-    rows = np.sort(permute(np.arange(n_wanted), n_rows, seed))
-    return np.concatenate([store.read(row * SAMPLE_ROW, SAMPLE_ROW) for row in rows.tolist()])
 
 
 def _training_batches(
