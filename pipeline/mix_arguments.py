@@ -15,6 +15,9 @@ MIXER_NAMES = (
     "gaussian_process",
     "trend_residual",
     "ensemble",
+    "mixmin",
+    "quality_quantity",
+    "projektor",
 )
 DOMAINS_HELP = "CSV with the columns domain and tokens, and optionally max_epochs"
 RUNS_HELP = "CSV of weights, or one CSV or Parquet table of weight.DOMAIN and loss.METRIC columns"
