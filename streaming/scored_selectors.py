@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..kernels.sampling import LAWS, Law, drawn_top_k, gumbel_top_k
-from .selection import Candidates, Floats, Ints, Selector, filled, proportional_budgets
+from .selection import Candidates, Floats, Ints, Selector, filled, shares
 
 Score = Literal["loss", "excess"]
 
@@ -46,17 +46,13 @@ class ScoredSelector(Selector):
         scores = self.scores(candidates)
         if not self.by_source:
             return self._choose(scores, k, random)
-        sizes = np.bincount(candidates.sources)
         rows, weights = list[Ints](), list[Floats]()
-        for source, budget in enumerate(proportional_budgets(sizes, k)):
-            if budget:
-                own = np.flatnonzero(candidates.sources == source)
-                chosen, weight = self._choose(scores[own], int(budget), random)
-                rows.append(own[chosen])
-                # A source whose share was rounded counts for its candidates.
-                weights.append(weight if self._is_plain else weight * sizes[source] / budget)
-        found = np.concatenate(weights)
-        return np.concatenate(rows), found if self._is_plain else found * k / sizes.sum()
+        for own, budget in shares(candidates.sources, k):
+            chosen, weight = self._choose(scores[own], budget, random)
+            rows.append(own[chosen])
+            # A source whose share was rounded counts for its candidates all the same.
+            weights.append(weight if self._is_plain else weight * own.size * k / (budget * scores.size))
+        return np.concatenate(rows), np.concatenate(weights)
 
     _is_plain = True
     """Whether all weights are one."""

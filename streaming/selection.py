@@ -7,7 +7,7 @@ The selectors: selectors.py.
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,8 +74,9 @@ class Candidates:
 
     def take(self, rows: Ints) -> "Candidates":
         """These rows alone."""
-        arrays = {name: getattr(self, name) for name in ("sources", *OPTIONAL)}
-        return Candidates(**{name: None if a is None else a[rows] for name, a in arrays.items()})
+        arrays = {name: getattr(self, name) for name in OPTIONAL}
+        taken = {name: None if values is None else values[rows] for name, values in arrays.items()}
+        return Candidates(self.sources[rows], **taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,15 +245,23 @@ def proportional_budgets(sizes: Ints, k: int) -> Ints:
     """
     if not k:
         return np.zeros_like(sizes)
-    budgets = sizes * k // sizes.sum()
+    budgets: Ints = sizes * k // sizes.sum()
     order = [s for s in np.argsort(sizes, kind="stable") if budgets[s] < sizes[s]]
     budgets[order[: k - int(budgets.sum())]] += 1
     return budgets
 
 
+def shares(sources: Ints, k: int) -> Iterator[tuple[Ints, int]]:
+    """Of each source with a budget, its rows and how many of them are to be chosen."""
+    for source, budget in enumerate(proportional_budgets(np.bincount(sources), k)):
+        if budget:
+            yield np.flatnonzero(sources == source), int(budget)
+
+
 def mean_one(weights: Floats) -> Floats:
     """Weights scaled to a mean of one."""
-    return weights * (weights.size / weights.sum())
+    scaled: Floats = weights * (weights.size / weights.sum())
+    return scaled
 
 
 def _packed(value: Any) -> Any:

@@ -4,6 +4,14 @@
     hard_batches      the greatest losses
     rho               the greatest losses above a reference model's
     stochastic        drawn with odds by loss or excess
+    jest              the same in blocks, each unlike the blocks before
+    facility_location few rows that all are near to
+    colm              the same by source and by Adam's steps; small sources whole
+    infobatch         easy rows less often, with weights that make up for it
+    seta              a window of losses that slides from easy to hard
+    multistage        above a moving threshold of the loss, which may be guessed
+    topic             rows that are alike, together
+    rs2               those chosen least often so far
 
 >>> import numpy as np
 >>> selector = load_selector("stochastic", law="softrank")
@@ -15,8 +23,12 @@
 import inspect
 from typing import Any
 
+from .coreset_selectors import CoLM, FacilityLocation, Jest
+from .epoch_selectors import InfoBatch, Rs2, SeTa
+from .multistage import Multistage
 from .scored_selectors import HardBatches, RandomRows, Rho, Stochastic
 from .selection import Candidates, Selection, Selector
+from .topic_selector import Topic
 from .weights import check_names
 
 __all__ = ["SELECTORS", "Candidates", "Selection", "Selector", "load_selector"]
@@ -26,6 +38,14 @@ SELECTORS: dict[str, type[Selector]] = {
     "hard_batches": HardBatches,
     "rho": Rho,
     "stochastic": Stochastic,
+    "jest": Jest,
+    "facility_location": FacilityLocation,
+    "colm": CoLM,
+    "infobatch": InfoBatch,
+    "seta": SeTa,
+    "multistage": Multistage,
+    "topic": Topic,
+    "rs2": Rs2,
 }
 
 
