@@ -54,6 +54,20 @@ def add_mix(commands: Any) -> None:
     _add_goal(best)
     best.set_defaults(command=_command("recommend_mixture"))
 
+    pareto = below.add_parser("pareto", help="mixtures between which several objectives trade off")
+    _add_runs(pareto)
+    pareto.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
+    pareto.add_argument("--budget", type=float, metavar="TOKENS", help="of the run: caps from --domains")
+    pareto.add_argument(
+        "--objectives", nargs="+", required=True, metavar="OBJECTIVE", help="two or more, as of recommend"
+    )
+    pareto.add_argument(
+        "--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)"
+    )
+    pareto.add_argument("--seed", type=int, default=0)
+    pareto.add_argument("--out", type=Path, metavar="CSV", help="write the front")
+    pareto.set_defaults(command=_command("pareto"))
+
     zero = below.add_parser("zero", help="losses and the best mixture by n-gram counts: nothing is trained")
     zero.add_argument(
         "tokens", type=Path, help="a run directory, or a folder of one folder of shards a domain"

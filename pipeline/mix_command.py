@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from ..mixing import Mixer, Objective, RunTable, load_mixer, recommend
 from ..mixing.design import caps, sample_design
 from ..mixing.mixer import fidelity_of
+from ..mixing.pareto import pareto_set
 from .errors import UsageError
 from .manual import console
 from .mix_files import (
@@ -76,19 +77,7 @@ def predict(arguments: argparse.Namespace) -> None:
 def recommend_mixture(arguments: argparse.Namespace) -> None:
     """Show the mixture that most surely beats the natural one, and write it."""
     mixer = _fitted(arguments)
-    natural, upper, epochs = mixer.runs.weights.mean(axis=0), None, None
-    if arguments.domains is not None:
-        names, tokens, max_epochs = read_domains(arguments.domains)
-        order = order_of(arguments.domains, names, mixer.runs.domain_names)
-        tokens, max_epochs = tokens[order], max_epochs[order]
-        natural = tokens / tokens.sum()
-        with located(arguments.domains):
-            upper = caps(tokens, arguments.budget, max_epochs) if arguments.budget else None
-        epochs = (
-            dict(zip(mixer.runs.domain_names, max_epochs.tolist(), strict=True)) if arguments.budget else None
-        )
-    elif arguments.budget:
-        raise UsageError("mix recommend: --budget needs the tokens of each domain; give them with --domains.")
+    natural, upper, epochs = _bounds(arguments, mixer)
     radius = arguments.trust_region or UNLIMITED
     try:
         objective = _objective(arguments.objective, mixer.runs)
@@ -105,6 +94,54 @@ def recommend_mixture(arguments: argparse.Namespace) -> None:
         out.print("natural is the runs' mean mixture; give the real one with --domains", style="dim")
     if arguments.out is not None:
         write_mixture(arguments.out, {"max_epochs": epochs, **found.to_dict()})
+
+
+def pareto(arguments: argparse.Namespace) -> None:
+    """Show the mixtures between which the objectives trade off, and write them."""
+    mixer = _fitted(arguments)
+    natural, upper, _ = _bounds(arguments, mixer)
+    try:
+        objectives = {text: _objective(text, mixer.runs) for text in arguments.objectives}
+        radius = arguments.trust_region or UNLIMITED
+        front = pareto_set(mixer, objectives, natural, upper, radius, arguments.seed)
+    except ValueError as error:
+        raise UsageError(f"mix pareto: {error}") from error
+    table = Table(*objectives, "on the front", *mixer.runs.domain_names, box=None, header_style="dim")
+    for mean, std, probability, weights in zip(
+        front.mean, front.std, front.probability, front.weights, strict=True
+    ):
+        values = (f"{m:.4f} ±{s:.4f}" for m, s in zip(mean, std, strict=True))
+        table.add_row(*values, f"{probability:.2f}", *(f"{w:.3f}" for w in weights))
+    out = console()
+    out.print(
+        f"{len(front.weights)} mixtures, none of which another beats in every objective; the natural one is "
+        f"unbeaten with probability {front.natural_probability:.2f}:"
+    )
+    out.print(table)
+    if arguments.out is not None:
+        columns = {f"weight.{d}": w for d, w in zip(mixer.runs.domain_names, front.weights.T, strict=True)}
+        for name, mean, std in zip(objectives, front.mean.T, front.std.T, strict=True):
+            columns |= {name: mean, f"{name}.std": std}
+        write_csv(pa.table({**columns, "probability": front.probability}), arguments.out)
+
+
+def _bounds(
+    arguments: argparse.Namespace, mixer: Mixer
+) -> tuple[Floats, Floats | None, dict[str, float] | None]:
+    """The natural mixture, the caps and the epochs they come from, as --domains and --budget say."""
+    if arguments.domains is None:
+        if arguments.budget:
+            raise UsageError("mix: --budget needs the tokens of each domain; give them with --domains.")
+        return mixer.runs.weights.mean(axis=0), None, None
+    names, tokens, max_epochs = read_domains(arguments.domains)
+    order = order_of(arguments.domains, names, mixer.runs.domain_names)
+    tokens, max_epochs = tokens[order], max_epochs[order]
+    natural = tokens / tokens.sum()
+    if not arguments.budget:
+        return natural, None, None
+    with located(arguments.domains):
+        upper = caps(tokens, arguments.budget, max_epochs)
+    return natural, upper, dict(zip(mixer.runs.domain_names, max_epochs.tolist(), strict=True))
 
 
 def _fitted(arguments: argparse.Namespace) -> Mixer:

@@ -89,6 +89,17 @@ def test_an_expression_over_metrics_is_an_objective_and_yaml_a_mixture_file(fold
     assert other.max_epochs is None
 
 
+def test_a_front_of_two_objectives_is_shown_and_written(folder, capsys):
+    command = ["mix", "pareto", "w.csv", "l.csv", "--mixer", "trend_residual", "--domains", "domains.csv"]
+    assert main([*command, "--objectives", "code=1", "wiki", "--out", "front.csv"]) == 0
+    front = pa.csv.read_csv("front.csv")
+    expected = ["code=1", "code=1.std", "wiki", "wiki.std", "probability"]
+    assert front.column_names == ["weight.code", "weight.web", "weight.wiki", *expected]
+    assert "on the front" in capsys.readouterr().out
+    first, last = (front["weight.code"][i].as_py() for i in (0, -1))
+    assert first > last  # the metric of code is least where most of it is code
+
+
 def test_one_parquet_table_of_a_run_serves_as_well(folder, capsys):
     runs = RunTable.from_csv("w.csv", "l.csv")
     pq.write_table(runs.to_arrow(), "proxies.parquet")
