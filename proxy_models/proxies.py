@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ..streaming.loader import StreamingLoader
 from ..streaming.shards import TokenStore
 from .ngram import NgramProxy
+from .pools import repetition_matched
 from .training import Batch, LossCurve, TrainingConfig, train
 from .transformer import ModelShape
 from .zero import sampled_tokens
@@ -64,6 +66,7 @@ def train_proxies(
     seeds: Sequence[int] | None = None,
     n_validation_rows: int = 64,
     models_per_group: int = 4,
+    target_tokens: int | None = None,
 ) -> list[ProxyResult]:
     """Train one proxy per mixture through the loader that real models use.
 
@@ -82,6 +85,8 @@ def train_proxies(
         n_validation_rows: rows of sequence_length per validation domain, the same for all models; all, where
             there are fewer.
         models_per_group: models trained side by side. Another number gives the same losses up to rounding.
+        target_tokens: of the run that the mixtures are for: proxies read domains sub-sampled to its epochs
+            (`pools.repetition_matched`), seed 0. None: all there is of each domain.
     Returns:
         One result per mixture and checkpoint, mixture by mixture.
     Raises:
@@ -100,6 +105,25 @@ def train_proxies(
         domain: validation_rows(source, shape.sequence_length, n_validation_rows)
         for domain, source in (validation or sources).items()
     }
+    if target_tokens is not None:
+        with TemporaryDirectory() as folder:
+            pools = repetition_matched(
+                sources, config.n_tokens, target_tokens, folder, min_tokens=shape.sequence_length + 1
+            )
+            return _trained(pools, named, all_seeds, held_out, shape, config, models_per_group)
+    return _trained(sources, named, all_seeds, held_out, shape, config, models_per_group)
+
+
+def _trained(
+    sources: Mapping[str, Source],
+    named: list[dict[str, float]],
+    all_seeds: list[int],
+    held_out: Mapping[str, Batch],
+    shape: ModelShape,
+    config: TrainingConfig,
+    models_per_group: int,
+) -> list[ProxyResult]:
+    """Group by group."""
     results = []
     for first in range(0, len(named), models_per_group):
         group = slice(first, first + models_per_group)
