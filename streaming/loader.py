@@ -32,6 +32,7 @@ from .executors import (
 from .growth import Growth
 from .integrity import Verifier
 from .lookahead import MAX_STEPS_AHEAD, fetched_ahead
+from .mixture_file import read_mixture
 from .online import Online, OnlineMixing
 from .packing import PACKINGS, PackingName
 from .plan import Bounds, Cursor, Domain, Planner
@@ -77,7 +78,8 @@ class StreamingLoader:
             or an open TokenStore. Orders are keyed by name: which rows of a domain come in which order
             depends neither on the other domains nor on the order of this mapping, nor on where they lie.
         weights: share of the tokens, by domain, summing to one; 0 leaves a domain out for now. None: in
-            proportion to the domains' tokens, or as a WeightSchedule says.
+            proportion to the domains' tokens, or as a WeightSchedule says. A path: of a mixture file
+            (mixture_file.py), whose `max_epochs` hold unless they are given here.
         weight_unit: what `weights`, a schedule's and those that are set later are shares of: "tokens",
             "rows" (the same, but for padding) or "documents", of the domain's mean length. Floors, ceilings,
             objective and stats are of tokens.
@@ -128,7 +130,7 @@ class StreamingLoader:
     def __init__(
         self,
         sources: Mapping[str, Source],
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | str | Path | None = None,
         *,
         sequence_length: int,
         global_batch: int,
@@ -164,6 +166,9 @@ class StreamingLoader:
         _check_packing(name_of_packing, emit, mask_boundaries)
         if vsl is not None:
             _check_vsl(schedule=schedule, floors=floors, ceilings=ceilings, verify=verify, policy=policy)
+        if isinstance(weights, str | Path):
+            weights, its_epochs = read_mixture(weights)
+            max_epochs = its_epochs if max_epochs is None else max_epochs
         self.domains, self.steps = tuple(sources), steps
         self.sequence_length, self.global_batch, self.seed = sequence_length, global_batch, seed
         self.packing: PackingName = name_of_packing
