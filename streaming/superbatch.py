@@ -365,7 +365,8 @@ def take_rows(rows: RankRows, at: Ints) -> RankRows:
 
 def joined_rows(parts: Sequence[RankRows]) -> RankRows:
     """The rows of all parts, one after another; the step is the first one's."""
-    columns: Iterable[Any] = zip(*(part[1:] for part in parts), strict=True)
+    # All but the step and the length of sequences, which is the loader's here.
+    columns: Iterable[Any] = zip(*(part[1:-1] for part in parts), strict=True)
     return RankRows(parts[0].step, *(np.concatenate(column) for column in columns))
 
 
