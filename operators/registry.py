@@ -7,7 +7,9 @@ from importlib.metadata import entry_points
 from .base import Operator
 from .c4 import C4
 from .cluster import Cluster
+from .dataset_quantization import DatasetQuantization
 from .decontaminate import Decontaminate
+from .difference_sampling import DifferenceSampling
 from .exact_dedup import ExactDedup
 from .extract import Extract
 from .fineweb import Fineweb
@@ -15,14 +17,18 @@ from .fineweb2 import Fineweb2
 from .fix_unicode import FixUnicode
 from .gopher_quality import GopherQuality
 from .gopher_repetition import GopherRepetition
+from .ingenious import Ingenious
 from .language import Language
 from .length import Length
 from .minhash_dedup import MinHashDedup
+from .ngram_loss import NgramLoss
 from .normalise import Normalise
 from .paragraph_dedup import ParagraphDedup
 from .pii import Pii
 from .prototype_pruning import PrototypePruning
+from .random_calibrated import RandomCalibrated
 from .rehydrate import Rehydrate
+from .salt import Salt
 from .semantic_dedup import SemanticDedup
 from .substring_dedup import SubstringDedup
 from .url_dedup import UrlDedup
@@ -52,6 +58,12 @@ BUILT_IN: tuple[type[Operator], ...] = (
     Cluster,
     SemanticDedup,
     PrototypePruning,
+    Ingenious,
+    DatasetQuantization,
+    NgramLoss,
+    DifferenceSampling,
+    Salt,
+    RandomCalibrated,
     Pii,
 )
 ENTRY_POINTS = "cuvee.operators"
