@@ -259,17 +259,19 @@ def measure_training(n_steps: int, n_seeds: int) -> dict[str, Any]:
         shares.setdefault(method, []).append(chooser.select_seconds / spent)
         return objectives(found.losses, corpus)["natural"], spent
 
+    methods = ("random", "full_batch", *(m for m in METHODS if m != "random"))
     for seed in range(n_seeds):
-        for method in ("random", "full_batch", *(m for m in METHODS if m != "random")):
+        for method in methods:
             loss, spent = one(method, n_steps, seed)
             tokens.setdefault(method, []).append(loss)
             seconds.setdefault(method, []).append(spent)
-    for method in tokens:
-        ratio = float(np.mean(seconds["random"]) / np.mean(seconds[method]))
-        steps = n_steps if method == "random" else max(FACTOR, round(n_steps * ratio))
-        for seed in range(n_seeds):
-            same = tokens["random"][seed] if method == "random" else one(method, steps, seed)[0]
+        for method in methods:
+            ratio = float(np.sum(seconds["random"]) / np.sum(seconds[method]))
+            steps = max(FACTOR, round(n_steps * ratio))
+            same = tokens["random"][-1] if method == "random" else one(method, steps, seed)[0]
             equal_cpu.setdefault(method, []).append(same)
+        means = {m: (round(np.mean(tokens[m]), 4), round(np.mean(equal_cpu[m]), 4)) for m in methods}
+        print(f"{seed + 1} seeds: {means}", file=sys.stderr, flush=True)
     return {
         method: {
             "tokens": summary(tokens[method], tokens["random"]),
