@@ -20,21 +20,22 @@ Floats = NDArray[np.float64]
 
 WORD_BITS = 28
 """Of a word's hash. Of a million distinct words one in 270 shares it with another."""
-WORD, PAIR, CONTEXT, LEAST = (kind << 60 for kind in range(4))
-"""Kinds of keys in the state: how often a word occurs, a pair of words, anything after a word; and how often
-a pair must occur to be among the `top` most frequent ones after its first word."""
-BACKOFF = 5.0  # kappa, in words seen after a context
+WORD, PAIR, CONTEXT, LEAST, FOLLOWERS = (kind << 60 for kind in range(5))
+"""Kinds of keys in the state: how often a word occurs, a pair of words, anything after a word; how often a
+pair must occur to be among the `top` most frequent ones after its first word; distinct words after a word."""
 SMOOTHING = 0.5  # Jeffreys' prior
 
 
 class NgramLoss(FitMap):
-    """Each document's mean loss, in nats per word, under a bigram model of the corpus, a domain of it, or a
-    file.
+    """Each document's mean loss, in nats per word, under a bigram model of the corpus, a domain, or a file.
 
-    With U(b) how often a word occurs in the text that the model learns from, C(a, b) how often b follows a, N
-    words in all and V distinct ones, p(b | a) = (C(a, b) + 5 q(b)) / (C(a) + 5), q(b) = (U(b) + 1/2) / (N + V
-    / 2 + 1/2). A document that the model has learnt from is left out of the counts for its own loss. Columns,
-    for selection by losses (`difference_sampling`, `salt`, `random_calibrated`) without a neural model:
+    With U(b) how often a word occurs in the text that the model learns from, C(a, b) how often b follows a,
+    T(a) the distinct words that do, N words in all and V distinct ones, p(b | a) = (C(a, b) + T(a) q(b)) /
+    (C(a) + T(a)) and q(b) = (U(b) + 1/2) / (N + V / 2 + 1/2). A document that the model has learnt from is
+    left out of the counts for its own loss, though not of T and V.
+
+    Columns, for selection by losses (`difference_sampling`, `salt`, `random_calibrated`) without a neural
+    model:
 
     - `ngram_loss.loss`: the mean of -log p(b | a);
     - `ngram_loss.unigram_loss`: the mean of -log q(b), the loss of a smaller model;
@@ -44,9 +45,9 @@ class NgramLoss(FitMap):
     A document without words has nulls. `domain: wiki` beside a corpus of several gives the loss under a
     domain's model: what is like that domain has a low one.
 
-    Source: interpolation by a Dirichlet prior (MacKay and Peto 1995), as in this project's proxies; words as
-    in `minhash_dedup`, by their hash. Selection by such models: Moore and Lewis 2010; the median of learnable
-    tokens: SALT (Rawat et al. 2024, arXiv 2410.18779).
+    Source: Witten and Bell 1991, "The zero-frequency problem", method C, interpolated (a constant in place of
+    T loses to the unigram on 400 documents); words as in `minhash_dedup`, by their hash. Selection by such
+    models: Moore and Lewis 2010; the median of learnable tokens: SALT (Rawat et al. 2024, arXiv 2410.18779).
     Cost: two passes over the text, and 16 bytes for each distinct word and pair of the text that the model
     learns from, in every worker; `fit_fraction` bounds that.
     """
@@ -85,7 +86,7 @@ class NgramLoss(FitMap):
         return total.select(["key", "n_sum"]).rename_columns(["key", "n"]).sort_by("key").combine_chunks()
 
     def finish(self, partial: pa.Table) -> pa.Table:
-        """With the keys of `CONTEXT` and `LEAST`, all by `key`."""
+        """With the keys of `CONTEXT`, `LEAST` and `FOLLOWERS`, all by `key`."""
         if self.file is not None:
             data = np.frombuffer(read_bytes(self.file), np.uint8)
             words, offsets = _word_numbers(data, np.array([0, data.size]))
@@ -99,8 +100,8 @@ class NgramLoss(FitMap):
         totals = np.add.reduceat(of_pair[order], first) if known.size else of_pair
         return pa.table(
             {
-                "key": np.concatenate([keys, CONTEXT + known, LEAST + known]),
-                "n": np.concatenate([n, totals, least]),
+                "key": np.concatenate([keys, CONTEXT + known, LEAST + known, FOLLOWERS + known]),
+                "n": np.concatenate([n, totals, least, sizes]),
             }
         )
 
@@ -167,7 +168,10 @@ class _Counts:
         alone = -1 - np.arange(words.size)
         pair = pair - of_own * _repeats(document, np.where(has_context, pairs, alone))
         context = context - of_own * _repeats(document, np.where(has_context, before, alone))
-        p = np.where(has_context, (pair + BACKOFF * q) / (context + BACKOFF), q)
+        followers = self.of(FOLLOWERS + before)
+        p = np.where(
+            has_context & (followers > 0), (pair + followers * q) / np.maximum(context + followers, 1), q
+        )
         return -np.log(q), -np.log(p), has_context & (pair >= np.maximum(least, 1))
 
 

@@ -202,7 +202,7 @@ def losses_restated(texts: list[str], text: str, top: int) -> tuple[float | None
     for i, b in enumerate(words):
         q = (unigrams[b] + 0.5) / (total + 0.5 * (distinct + 1))
         after = follows[words[i - 1]] if i else Counter()
-        p = (after[b] + 5 * q) / (after.total() + 5) if i else q
+        p = (after[b] + len(after) * q) / (after.total() + len(after)) if after else q
         unigram.append(-np.log(q))
         bigram.append(-np.log(p))
         if after and after[b] >= max(sorted(after.values(), reverse=True)[:top][-1], 1):
