@@ -1,7 +1,8 @@
 """Mixers: a table of (weights, losses) in, better weights out."""
 
 from .mixer import Fidelity, Mixer, Prediction
-from .recommend import Objective, Recommendation, recommend
+from .objective import Objective
+from .recommend import Recommendation, recommend
 from .registry import load_mixer
 from .table import RunTable
 from .transfer import TransferredMixer, check_transfer

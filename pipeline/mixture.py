@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from ..mixing.design import caps as design_caps
 from ..mixing.design import project_to_capped_simplex, sample_design
-from ..mixing.recommend import Objective, Recommendation, recommend
+from ..mixing.objective import Objective
+from ..mixing.recommend import Recommendation, recommend
 from ..mixing.table import RunTable
 from ..mixing.trend_residual import TrendResidualMixer
 from ..proxy_models.ngram import NgramProxy
+from ..streaming.mixture_file import FORMAT_VERSION
 from ..streaming.shards import domain_folder
 from .engines import Engine
 from .errors import InputError
@@ -97,7 +99,7 @@ def choose_mixture(
         folders = {domain: domain_folder(tokens, domain) for domain in domains}
         ngram = fit_ngram_proxy(folders, max_tokens=NGRAM_TOKENS, seed=recipe.seed)
         bar.advance(int(available.sum()))
-    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder)
+    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder, budget)
     missing = [task for task in tasks if not task.result.exists()]
     title = f"   mix: {len(design)} proxies"
     with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
@@ -106,7 +108,14 @@ def choose_mixture(
     with written_whole(folder / "proxies.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
     choice = _choose(section, recipe.seed, tuple(domains), table, ngram, natural, upper, budget)
-    write_json(folder / "mixture.json", _mixture_file(choice, available, upper, budget, tokens_hash))
+    facts = {
+        "available_tokens": dict(zip(domains, available.tolist(), strict=True)),
+        "caps": dict(zip(domains, _rounded(upper), strict=True)),
+        "max_epochs": dict.fromkeys(domains, section.max_epochs),
+        "target_tokens": budget,
+        "tokens_hash": tokens_hash,
+    }
+    write_json(folder / "mixture.json", _mixture_file(choice) | facts)
     return choice
 
 
@@ -119,7 +128,13 @@ def target_tokens(recipe: Recipe) -> int:
 
 
 def proxy_tasks(
-    section: Mix, seed: int, tokens: Path, domains: Sequence[str], design: Floats, folder: Path
+    section: Mix,
+    seed: int,
+    tokens: Path,
+    domains: Sequence[str],
+    design: Floats,
+    folder: Path,
+    budget: int,
 ) -> list[TrainingTask]:
     """The design's mixtures in groups that train together.
 
@@ -140,6 +155,7 @@ def proxy_tasks(
                 training_config(section.proxy, section.proxy.n_tokens),
                 section.proxy.validation_tokens,
                 folder / "proxies" / f"group-{start // section.group_size:03d}.parquet",
+                target_tokens=budget if section.match_repetition else None,
             )
         )
     return tasks
@@ -206,19 +222,13 @@ def _rounded(weights: Any) -> list[float]:
     return [round(float(weight), 9) for weight in weights]
 
 
-def _mixture_file(
-    choice: Choice, available: NDArray[np.int64], upper: Floats, budget: int, tokens_hash: str
-) -> dict[str, Any]:
-    """What ``mixture.json`` holds: the weights first, then everything they rest on."""
+def _mixture_file(choice: Choice) -> dict[str, Any]:
+    """What ``mixture.json`` says of the choice: the weights first, then what they rest on."""
     return {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "weights": choice.mixtures["chosen"],
         "mixtures": dict(choice.mixtures),
         "objective": {"kind": choice.objective.kind, "by_metric": dict(choice.objective.by_metric or {})},
         "recommendation": choice.recommendation.to_dict(),
-        "available_tokens": dict(zip(choice.domains, available.tolist(), strict=True)),
-        "caps": dict(zip(choice.domains, _rounded(upper), strict=True)),
-        "target_tokens": budget,
-        "tokens_hash": tokens_hash,
         "notes": list(choice.notes),
     }
