@@ -19,6 +19,7 @@ from .mixer import (
     check_runs,
     error_correlation,
 )
+from .proposals import Proposing
 from .recommend import Objective
 from .table import RunTable
 
@@ -31,7 +32,7 @@ NOISE_PRIOR_RUNS = 2.0  # weight of the common noise, in runs
 
 
 @dataclass(eq=False)
-class TransferredMixer:
+class TransferredMixer(Proposing):
     """Per metric, loss at the target = a + b (loss at the source) + noise, b shrunk to a slope common to all.
 
     Metrics shrink by different factors as models grow (.06 to .58 from 1M to 1B parameters on RegMix's
