@@ -10,7 +10,8 @@ megabytes per CPU-second; (4) SemDeDup: planted near duplicates found, against a
 
 Beside it, in an environment of its own below build/: the same documents embedded by fastText skip-gram
 vectors trained on them (gensim, one worker) and by a static model that a package ships (wordllama), clustered
-by scikit-learn; and faiss' and scikit-learn's k-means on our vectors.
+by scikit-learn; and faiss' and scikit-learn's k-means on our vectors. Where faiss is installed beside us,
+also by how much it is faster than our kernels among many vectors.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from cuvee.kernels.cluster_quality import adjusted_rand, contingency, silhouettes
-from cuvee.kernels.embedding import UNIT, nearest
+from cuvee.kernels.embedding import UNIT, near_kept, nearest, to_unit
 from cuvee.kernels.kmeans import spherical_kmeans
 from cuvee.operators.base import ROW
 from cuvee.operators.cluster import Cluster
 from cuvee.operators.embedders import CorpusWords
 from cuvee.operators.semantic_dedup import SemanticDedup
 from cuvee.operators.text_column import text_buffers
+from cuvee.operators.vector_index import near_kept_by, nearest_by_faiss
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "build" / "peers" / "cluster"
@@ -48,6 +51,8 @@ KS = (11, 16, 32)
 MAX_BYTES = 8192
 N_ASKED = 2000
 N_PLANTED = 300
+MANY = (64, 256, 1024, 4096, 16384)
+LEAVES = (1000, 2000, 4000, 8000)
 PEERS = """
 import json, logging, os, re, sys, time
 logging.disable(logging.WARNING)
@@ -177,7 +182,9 @@ def planted(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
     ids = pa.array([f"d{i}" for i in range(len(every))])
     table = pa.table({"id": ids, "text": pa.array(every, pa.large_string()), ROW: np.arange(len(every))})
     clusters = Cluster(n_clusters=16, leaves_per_cluster=4, set_domain=False)
-    clustered = clusters.apply(table, clusters.finish(clusters.observe(table)))
+    sample = clusters.finish(clusters.observe(table))
+    fitted = clusters.finish_again(sample, [clusters.observe_again(table, sample)])
+    clustered = clusters.apply(table, fitted)
     operator = SemanticDedup()
     state, seconds = clocked(lambda: operator.finish(operator.combine(operator.observe(clustered))))
     gone = set(state["row"].to_pylist())
@@ -201,6 +208,31 @@ def planted(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
         "removed": len(gone),
         "seconds": seconds,
     }
+
+
+def faiss_pays(vectors: NDArray[np.int16]) -> dict[str, float]:
+    """By how much faiss is faster than our kernels, in CPU time, by how many vectors are compared."""
+    if find_spec("faiss") is None:
+        print("faiss is not installed: pip install 'cuvee[faiss]' to see where it pays", file=sys.stderr)
+        return {}
+    figures = {}
+    random = np.random.default_rng(0)
+    nearest_by_faiss(vectors[:2], vectors[:2])
+    asked = vectors[:N_ASKED]
+    for k in MANY:
+        centroids = to_unit(vectors[random.integers(0, len(vectors), k)] + random.normal(0, 50, (k, 1)))
+        ours, kernel = clocked(lambda centroids=centroids: nearest(asked, centroids))
+        theirs, faiss = clocked(lambda centroids=centroids: nearest_by_faiss(asked, centroids))
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        figures[f"faiss_faster_at_{k}_centroids"] = kernel / faiss
+    least = int(SemanticDedup().max_similarity * UNIT**2)
+    for n in (n for n in LEAVES if n <= len(vectors)):
+        leaf = vectors[random.permutation(len(vectors))[:n]]
+        ours, kernel = clocked(lambda leaf=leaf: near_kept(leaf, least)[1] > least)
+        theirs, faiss = clocked(lambda leaf=leaf: near_kept_by("faiss", leaf, least)[1] > least)
+        assert np.array_equal(ours, theirs)
+        figures[f"faiss_faster_in_a_leaf_of_{n}"] = kernel / faiss
+    return figures
 
 
 def run_peers(
@@ -294,6 +326,7 @@ def measure(corpus: Path, quick: bool, as_json: bool) -> None:
     for name, k, found in rows:
         key = name.partition(",")[0].replace(" ", "_")
         figures |= {f"{measure}_{k}_{key}": value for measure, value in found.items()}
+    figures |= faiss_pays(vectors)
     figures |= {f"semantic_{name}": value for name, value in planted(texts).items()}
 
     print(f"{len(texts):,} documents, {megabytes:.1f} MB of beginnings, {int(truth.max()) + 1} true domains")

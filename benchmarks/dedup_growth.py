@@ -34,6 +34,8 @@ def growth(console: Console, folder: Path, documents: list[dict[str, str]], n_ma
         "peak_mb": largest["peak MB"],
         "n_docs": largest["n_docs"],
         "estimate_per_billion_documents": {
+            # Were all on one machine. A cluster's driver holds less: see operators/README.md.
+            "memory_gb": round(1e6 * more_mb / (largest["n_docs"] - smaller["n_docs"])),
             "cpu_hours": round(1e9 * largest["CPU s"] / largest["n_docs"] / 3600, 1),
             "exchanged_tb": round(exchanged / 1e3, 2),
             "state_gb": largest["state, B per doc"],

@@ -1,9 +1,10 @@
-"""The streaming loader beside a raw copy, a memmap crop and torchdata: speed, first batch, resuming, order.
+"""The streaming loader beside a raw copy, a memmap crop and other loaders: speed, resuming, order.
 
-    python -m benchmarks.loader [--quick] [--json] [--no-peers]
+    python -m benchmarks.loader [--quick] [--json] [--no-peers] [--parts speeds,peers,...]
 
 On uint16 tokens in 8 domains with log-normal document lengths (200 M; --quick: 20 M), batches of 16 x 2048
-int64. CPU time is of the whole process tree. torchdata runs in an environment of its own, made below build/.
+int64. CPU time is of the whole process tree. torchdata, litData, MosaicML Streaming and Grain run in
+environments of their own, made below build/peers (benchmarks/loader_peer.py says how each is set up).
 The last line with --json is one JSON object.
 """
 
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.loader_peers import peers
 from cuvee.streaming import StreamingLoader
 from cuvee.streaming.batch import FIELDS
 from cuvee.streaming.shards import domain_folder, write_manifest, write_token_shard
@@ -37,59 +38,30 @@ WEIGHTS = dict(
 MILLIONS = [60, 40, 30, 25, 20, 12, 8, 5]
 MEDIANS = [500, 300, 100, 1_000, 2_000, 4_000, 12_665, 700]
 MASKED = ("input_ids", "labels", "position_ids", "cu_seqlens")
-ROOT = Path(__file__).resolve().parent.parent
-PEER = """
-import json, sys, time
-import numpy as np, torch
-from torchdata.nodes import Batcher, Loader, MapStyleWrapper, Mapper, MultiNodeWeightedSampler
-from torch.utils.data import RandomSampler
-folder, n_batches = sys.argv[1], int(sys.argv[2])
-L, R = 2048, 16
-weights = json.load(open(f"{folder}/weights.json"))
-class Rows:
-    def __init__(self, path): self.tokens = np.memmap(path, np.uint16)
-    def __len__(self): return (self.tokens.size - 1) // L
-    def __getitem__(self, r): return self.tokens[r * L : r * L + L + 1]
-def collate(rows):
-    rows = torch.from_numpy(np.stack(rows).astype(np.int64))
-    return rows[:, :-1], rows[:, 1:]
-sources = {n: MapStyleWrapper(d := Rows(f"{folder}/{n}.bin"), RandomSampler(d)) for n in weights}
-mixed = MultiNodeWeightedSampler(sources, weights, seed=0)
-loader = Loader(Mapper(Batcher(mixed, R), collate))
-batches = iter(loader)
-t = time.perf_counter(); next(batches); first = time.perf_counter() - t
-for _ in range(50): next(batches)
-t = time.process_time()
-for _ in range(n_batches): next(batches)
-rate = n_batches * R * L / (time.process_time() - t) / 1e6
-print(json.dumps({"mtok_per_cpu_s": rate, "first_batch_ms": 1e3 * first}))
-"""
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="20 M tokens, shorter runs: under a minute")
-    parser.add_argument("--no-peers", action="store_true", help="without torchdata")
+    parser.add_argument("--no-peers", action="store_true", help="without other libraries")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
     arguments = parser.parse_args()
-    console = Console(width=100)
+    console, parts = Console(width=100), arguments.parts.split(",")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         sources = write_corpus(folder, 0.1 if arguments.quick else 1.0)
         kernels.done(wait=True)
-        n_batches = 1000 if arguments.quick else 6000
-        figures: dict[str, Any] = {
-            "mtok_per_cpu_s": speeds(sources, folder, n_batches),
-            "first_batch_ms": first_batch(sources),
-            "resume_ms": resume(sources),
-            **state_and_fill(sources),
-            **planning(sources),
-            **order(sources, n_steps=20 if arguments.quick else 200),
-            "rss_growth_mb": memory_growth(sources, 5_000 if arguments.quick else 100_000),
-        }
-        if not arguments.no_peers and (peer := torchdata(folder, n_batches // 3)):
-            figures["mtok_per_cpu_s"]["torchdata nodes"] = peer["mtok_per_cpu_s"]
+        figures: dict[str, Any] = {"mtok_per_cpu_s": {}}
+        for part in parts:
+            if part != "peers":
+                figures |= PARTS[part](sources, folder, arguments.quick)
+        if "peers" in parts and not arguments.no_peers:
+            found, absent = peers(folder, cpu_seconds=2 if arguments.quick else 4)
+            for name, of_peer in found.items():
+                figures["mtok_per_cpu_s"][name] = of_peer.pop("mtok_per_cpu_s")
+            figures |= {"peers": found, "absent": absent}
     show(console, figures)
     if arguments.json:
         print(json.dumps(figures))
@@ -361,38 +333,21 @@ def anonymous_mb() -> float:
     return float("nan")
 
 
-def torchdata(folder: Path, n_batches: int) -> dict[str, float] | None:
-    """torchdata's weighted sampler over memory-mapped rows, in an environment of its own."""
-    home = ROOT / "build" / "peers" / "torchdata"
-    python = home / "bin" / "python"
-    try:
-        if not python.exists():
-            venv.create(home, with_pip=True, system_site_packages=False)
-            # torch is the project's own: seen through a path file, so that only torchdata is installed.
-            site = next((home / "lib").glob("python*/site-packages"))
-            import torch
-
-            (site / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
-            install = [
-                python,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "torchdata>=0.11",
-                "requests",
-                "urllib3",
-            ]
-            subprocess.run(install, check=True)
-        done = subprocess.run(
-            [python, "-c", PEER, folder, str(n_batches)], capture_output=True, text=True, check=True
-        )
-        result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return result
-    except (subprocess.CalledProcessError, OSError) as error:
-        print(f"torchdata is left out: {error}; {getattr(error, 'stderr', '')}", file=sys.stderr)
-        return None
+# What a run measures, and how much of it with --quick; "peers" come last in `main`.
+PARTS: dict[str, Callable[[dict[str, Path], Path, bool], dict[str, Any]]] = {
+    "speeds": lambda sources, folder, quick: {
+        "mtok_per_cpu_s": speeds(sources, folder, 1000 if quick else 6000)
+    },
+    "first_batch": lambda sources, _, __: {"first_batch_ms": first_batch(sources)},
+    "resume": lambda sources, _, __: {"resume_ms": resume(sources)},
+    "state": lambda sources, _, __: state_and_fill(sources),
+    "plan": lambda sources, _, __: planning(sources),
+    "order": lambda sources, _, quick: order(sources, n_steps=20 if quick else 200),
+    "memory": lambda sources, _, quick: {
+        "rss_growth_mb": memory_growth(sources, 5_000 if quick else 100_000)
+    },
+    "peers": lambda _, __, ___: {},
+}
 
 
 def show(console: Console, figures: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ output, in one piece of memory.
 import argparse
 import json
 import math
+import re
 import subprocess
 import sys
 import sysconfig
@@ -41,6 +42,9 @@ PEER_PACKAGES = ["numpy", "pydivsufsort>=0.0.18"]
 SHARD_BYTES = 4_000_000
 GROWTH = (1, 4, 16)
 N_PLANTED, PLANTED_WORDS = 200, 50
+BYTES = SubstringDedup(borders="character", min_bytes_left=0)
+TOKENS = SubstringDedup(min_tokens=PLANTED_WORDS, borders="character", min_bytes_left=0)
+WORD = re.compile(r"\S+")
 SUFFIX_ARRAY = """
 import json, sys, time
 import pydivsufsort
@@ -126,18 +130,23 @@ def suffix_array_seconds(corpora: Sequence[Sequence[str]]) -> list[float]:
     return seconds
 
 
-def planted(texts: Sequence[str], seed: int = 0) -> tuple[float, int]:
+def planted(texts: Sequence[str], operator: SubstringDedup = BYTES, seed: int = 0) -> tuple[float, int]:
     """(share of planted passages of 50 words found, bytes cut out that do not occur before)."""
     random = np.random.default_rng(seed)
-    operator = SubstringDedup(borders="character", min_bytes_left=0)
     documents = first_bytes(texts, 1_000_000)
     wanted = []
     for _ in range(N_PLANTED):
         source, target = random.choice(len(documents), 2, replace=False).tolist()
         words = documents[source].split(" ")
         at = int(random.integers(0, max(len(words) - PLANTED_WORDS, 1)))
-        passage = " ".join(words[at : at + PLANTED_WORDS])
-        if len(passage.encode()) >= operator.min_bytes:
+        # White space around a passage of words is none of it.
+        passage = " ".join(words[at : at + PLANTED_WORDS]).strip()
+        is_long = (
+            len(passage.split()) >= operator.min_tokens
+            if operator.min_tokens
+            else len(passage.encode()) >= operator.min_bytes
+        )
+        if is_long:
             documents.append(f"{len(documents)} {passage} {documents[target][:200]}")
             wanted.append((len(documents) - 1, len(str(len(documents) - 1)) + 1, len(passage.encode())))
     columns, _ = run(operator, as_shards(documents))
@@ -146,7 +155,8 @@ def planted(texts: Sequence[str], seed: int = 0) -> tuple[float, int]:
         any(a <= start and start + n <= b for a, b in zip(spans[d][::2], spans[d][1::2], strict=True))
         for d, start, n in wanted
     )
-    return found / len(wanted), invented_bytes(documents, spans, operator.min_bytes)
+    invented = invented_words if operator.min_tokens else invented_bytes
+    return found / len(wanted), invented(documents, spans, operator.min_tokens or operator.min_bytes)
 
 
 def invented_bytes(documents: Sequence[str], spans: Sequence[Sequence[int]], length: int) -> int:
@@ -160,6 +170,29 @@ def invented_bytes(documents: Sequence[str], spans: Sequence[Sequence[int]], len
             if window in seen:
                 repeats[i : i + length] = True
             seen.add(window)
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            n_invented += int((~repeats[start:stop]).sum())
+    return n_invented
+
+
+def invented_words(documents: Sequence[str], spans: Sequence[Sequence[int]], length: int) -> int:
+    """As `invented_bytes`, for windows of `length` words: bytes cut out that are of no word in such a window,
+    nor of the white space between two such words."""
+    seen: set[tuple[bytes, ...]] = set()
+    n_invented = 0
+    for text, edges in zip((document.encode() for document in documents), spans, strict=True):
+        places = [match.span() for match in WORD.finditer(text.decode())]
+        at = np.append(0, np.cumsum([len(character.encode()) for character in text.decode()]))
+        words = [text[at[a] : at[b]] for a, b in places]
+        repeats, goes = np.zeros(len(text), bool), np.zeros(len(words), bool)
+        for i in range(len(words) - length + 1):
+            window = tuple(words[i : i + length])
+            if window in seen:
+                goes[i : i + length] = True
+            seen.add(window)
+        for i in np.flatnonzero(goes).tolist():
+            after = places[i + 1][0] if i + 1 < len(words) and goes[i + 1] else places[i][1]
+            repeats[at[places[i][0]] : at[after]] = True
         for start, stop in zip(edges[::2], edges[1::2], strict=True):
             n_invented += int((~repeats[start:stop]).sum())
     return n_invented
@@ -188,7 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     megabytes = [n_bytes(corpus) / 1e6 for corpus in corpora]
     figures: dict[str, float] = {}
     rows = []
-    for name, operator in (("substring", SubstringDedup()), ("paragraph", ParagraphDedup())):
+    for name, operator in (
+        ("substring", SubstringDedup()),
+        ("substring_tokens", SubstringDedup(min_tokens=PLANTED_WORDS)),
+        ("paragraph", ParagraphDedup()),
+    ):
         seconds, exchanged = growth(operator, corpora)
         rows.append((f"{name}_dedup", seconds))
         figures[f"{name}_mb_per_cpu_s"] = megabytes[-1] / seconds[-1]
@@ -200,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures["suffix_array_growth_exponent"] = exponent(seconds, megabytes)
     figures["substring_to_suffix_array_ratio"] = rows[-1][1][-1] / rows[0][1][-1]
     figures["planted_found"], figures["invented_bytes"] = planted(texts)
+    figures["planted_found_tokens"], figures["invented_bytes_tokens"] = planted(texts, TOKENS)
 
     print(f"{'MB per CPU-second':42}" + "".join(f"{size:9.1f} MB" for size in megabytes) + "   exponent")
     for name, seconds in rows:

@@ -5,7 +5,6 @@ small sigmas one. ``str.casefold``, bit for bit.
 """
 
 import sys
-from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jit import kernel
+from .table_cache import cached_table
 from .unicode_tables import decode, encode, entry
 
 _BLOCK = 256
@@ -57,7 +57,7 @@ def casefold_reference(
     return np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
-@cache
+@cached_table
 def folding_tables() -> FoldingTables:
     """The tables of the interpreter's Unicode version, built on the first call."""
     page = np.zeros((sys.maxunicode + 1) // _BLOCK, np.uint16)

@@ -4,6 +4,7 @@ Dot products, sums and comparisons are exact (embedding.py); a centroid is its c
 `UNIT` and rounded, from correctly rounded operations alone.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ LEAST_RISE = UNIT
 
 Vectors = NDArray[np.int16]
 Ints = NDArray[np.int64]
+Search = Callable[[Vectors, Vectors, Ints | None], tuple[Ints, Ints]]
+"""What `nearest` does."""
 
 
 class Clustering(NamedTuple):
@@ -40,6 +43,7 @@ def spherical_kmeans(
     n_restarts: int = 1,
     max_imbalance: float | None = None,
     min_size: int = 1,
+    search: Search = nearest,
 ) -> Clustering:
     """The tightest of some runs of k-means: that with the largest sum of dot products.
 
@@ -49,12 +53,14 @@ def spherical_kmeans(
         max_imbalance: the largest cluster's size by the mean size. Full clusters get a price that `nearest`
             subtracts, so vectors not seen here are spread likewise. Equal vectors are never parted.
         min_size: a smaller cluster is dissolved, and its vectors join others.
+        search: finds the nearest centroids with the answers of `nearest`.
     Source: Dhillon and Modha 2001 (spherical k-means); Arthur and Vassilvitskii 2007 (k-means++, greedy);
         prices as
         in Bertsekas 1988, "The auction algorithm", where clusters ask instead of vectors bidding.
     """
     runs = [
-        _run(vectors, n_clusters, random, max_imbalance) for _ in range(n_restarts if len(vectors) else 0)
+        _run(vectors, n_clusters, random, max_imbalance, search)
+        for _ in range(n_restarts if len(vectors) else 0)
     ]
     if not runs:
         empty = np.empty(0, np.int64)
@@ -64,18 +70,22 @@ def spherical_kmeans(
         sizes = np.bincount(best.which, minlength=len(best.centroids))
         if sizes.min() >= min_size:
             break
-        best = _assign(vectors, np.delete(best.centroids, sizes.argmin(), axis=0), max_imbalance)
+        best = _assign(vectors, np.delete(best.centroids, sizes.argmin(), axis=0), max_imbalance, search)
     order = np.argsort(-np.bincount(best.which, minlength=len(best.centroids)), kind="stable")
     return Clustering(best.centroids[order], best.prices[order], np.argsort(order)[best.which])
 
 
 def _run(
-    vectors: Vectors, n_clusters: int, random: np.random.Generator, max_imbalance: float | None
+    vectors: Vectors,
+    n_clusters: int,
+    random: np.random.Generator,
+    max_imbalance: float | None,
+    search: Search,
 ) -> Clustering:
     """Lloyd's iterations until nothing moves."""
-    run = _assign(vectors, _seeds(vectors, n_clusters, random), max_imbalance)
+    run = _assign(vectors, _seeds(vectors, n_clusters, random), max_imbalance, search)
     for _ in range(MAX_ITERATIONS):
-        moved = _assign(vectors, centroids_of(vectors, run.which, run.centroids), max_imbalance)
+        moved = _assign(vectors, centroids_of(vectors, run.which, run.centroids), max_imbalance, search)
         settled = np.array_equal(moved.which, run.which)
         run = moved
         if settled:
@@ -138,12 +148,12 @@ def _cluster_sums(vectors: Vectors, which: Ints, n_clusters: int) -> Ints:
     return sums
 
 
-def _assign(vectors: Vectors, centroids: Vectors, max_imbalance: float | None) -> Clustering:
+def _assign(vectors: Vectors, centroids: Vectors, max_imbalance: float | None, search: Search) -> Clustering:
     prices = np.zeros(len(centroids), np.int64)
     if max_imbalance is not None:
         capacity = max(1, int(max_imbalance * len(vectors) / len(centroids)))
         prices = balancing_prices(vectors, centroids, capacity)
-    return Clustering(centroids, prices, nearest(vectors, centroids, prices)[0])
+    return Clustering(centroids, prices, search(vectors, centroids, prices)[0])
 
 
 def balancing_prices(vectors: Vectors, centroids: Vectors, capacity: int) -> Ints:

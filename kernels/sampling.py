@@ -36,6 +36,35 @@ def gumbel_top_k(
     >>> gumbel_top_k(np.array([0.0, 30.0, 60.0]), 2, key=1).tolist()
     [2, 1]
     """
+    perturbed, _ = _perturbed(scores, k, key, law, beta)
+    return np.argsort(-perturbed, kind="stable")[:k].astype(np.int64)
+
+
+def drawn_top_k(
+    scores: NDArray[np.float64], k: int, *, key: int, law: Law = "softmax", beta: float = 1.0
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of `gumbel_top_k`, and with which chance each was drawn, given the luck of those not drawn.
+
+    The sum over drawn rows of f(row) / chance is in expectation the sum of f over all rows that can be drawn.
+
+    Returns:
+        indices: int64, (k,), as drawn.
+        chances: float64, (k,), in (0, 1]: 1 - exp(-exp(logit - t)), t the greatest perturbed logit not drawn.
+    Source: Kool et al. 2019, "Stochastic beams and where to find them" (arXiv 1903.06059), section 4.2.
+    """
+    perturbed, logits = _perturbed(scores, k, key, law, beta)
+    order = np.argsort(-perturbed, kind="stable").astype(np.int64)
+    drawn = order[:k]
+    threshold = perturbed[order[k]] if k < order.size else -np.inf
+    if threshold == -np.inf:
+        return drawn, np.ones(k)
+    return drawn, np.maximum(-np.expm1(-np.exp(logits[drawn] - threshold)), 1e-300)
+
+
+def _perturbed(
+    scores: NDArray[np.float64], k: int, key: int, law: Law, beta: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits with Gumbel noise, whose order is that of the draw; and without."""
     scores = _checked(scores, k, beta)
     if law not in LAWS:
         raise ValueError(f"law is {law!r}; it must be one of {LAWS}")
@@ -50,8 +79,7 @@ def gumbel_top_k(
         logits = np.where(scores == -np.inf, -np.inf, -beta * np.log(ranks))
     else:
         logits = beta * scores if beta else np.where(scores == -np.inf, -np.inf, 0.0)
-    gumbels = -np.log(-np.log(uniforms(scores.size, key)))
-    return np.argsort(-(logits + gumbels), kind="stable")[:k].astype(np.int64)
+    return logits - np.log(-np.log(uniforms(scores.size, key))), logits
 
 
 def blocked_sequential_sampling(

@@ -4,8 +4,12 @@ A *window* is `length` bytes in a row of one document. Two equal windows hold th
 smallest hash among a window's k-grams, its *key*, is the same in both: windows that are equal meet when text
 is brought together by key, and only there they have to be compared, byte by byte. Neighbouring windows mostly
 share their smallest k-gram, so a *run* of windows with one key is sent as one piece of text.
+
+For "byte" read "token" where `data` holds tokens, as uint64: a window is so many of them, compared one by
+one.
 """
 
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
@@ -17,6 +21,8 @@ from .jit import kernel
 
 _B = np.uint64(0x9E3779B97F4A7C15)  # base of the polynomial hashes; odd, so no byte is ever shifted out
 _MASK = (1 << 64) - 1
+
+Text = NDArray[np.uint8] | NDArray[np.uint64]
 
 ALONE, FIRST, AGAIN = 0, 1, 2
 """A window that occurs once; that is the first of several; that occurred before."""
@@ -40,14 +46,14 @@ class WindowRuns(NamedTuple):
     repeats: NDArray[np.bool_]
 
 
-def window_runs(data: NDArray[np.uint8], offsets: NDArray[np.int64], length: int, k: int) -> WindowRuns:
+def window_runs(data: Text, offsets: NDArray[np.int64], length: int, k: int) -> WindowRuns:
     """The runs of windows of all documents.
 
     A run has ``(length - k + 2) / 2`` windows on average in text without repetition (Schleimer et al. 2003,
     section 3.1, density of winnowing).
 
     Args:
-        data: uint8, (n_bytes,).
+        data: uint8 or uint64, (n_bytes,).
         offsets: int64, (n_docs + 1,), document d is data[offsets[d]:offsets[d + 1]].
         length: bytes of a window.
         k: bytes of a k-gram, 1 to `length`.
@@ -63,13 +69,11 @@ def window_runs(data: NDArray[np.uint8], offsets: NDArray[np.int64], length: int
     return WindowRuns(*_window_runs(data, offsets, length, k))
 
 
-def window_runs_reference(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], length: int, k: int
-) -> WindowRuns:
+def window_runs_reference(data: Text, offsets: NDArray[np.int64], length: int, k: int) -> WindowRuns:
     """`window_runs` in plain Python."""
     runs = []
     for d, (begin, end) in enumerate(pairwise(offsets.tolist())):
-        text = data[begin:end].tobytes()
+        text = data[begin:end].tolist()
         hashes = [_kgram_hash_reference(text[i : i + k]) for i in range(len(text) - k + 1)]
         starts = range(len(text) - length + 1)
         minima = [min(hashes[s : s + length - k + 1]) for s in starts]
@@ -87,7 +91,7 @@ def window_runs_reference(
     )
 
 
-def _kgram_hash_reference(kgram: bytes) -> int:
+def _kgram_hash_reference(kgram: Sequence[int]) -> int:
     h = 0
     for byte in kgram:
         h = (h * int(_B) + byte) & _MASK
@@ -96,7 +100,7 @@ def _kgram_hash_reference(kgram: bytes) -> int:
 
 @kernel
 def _window_runs(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], length: int, k: int
+    data: Text, offsets: NDArray[np.int64], length: int, k: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     longest = 0
     for d in range(len(offsets) - 1):
@@ -142,7 +146,7 @@ def _doubled(values: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def _kgram_hashes(text: NDArray[np.uint8], k: int, hashes: NDArray[np.uint64]) -> None:
+def _kgram_hashes(text: Text, k: int, hashes: NDArray[np.uint64]) -> None:
     leaving = np.uint64(1)  # _B ** k, the weight of the byte that leaves the window
     for _ in range(k):
         leaving *= _B
@@ -174,7 +178,7 @@ def _sliding_minima(values: NDArray[np.uint64], width: int, minima: NDArray[np.u
 
 
 def repeated_windows(
-    data: NDArray[np.uint8],
+    data: Text,
     keys: NDArray[np.uint64],
     starts: NDArray[np.int64],
     n_windows: NDArray[np.int64],
@@ -183,7 +187,7 @@ def repeated_windows(
     """Which windows occurred before, in this order of the runs.
 
     Args:
-        data: uint8, (n_bytes,).
+        data: uint8 or uint64, (n_bytes,).
         keys: uint64, (n_runs,), such that equal windows are in runs of equal keys; runs of a key stand next
             to each other.
         starts, n_windows: int64, (n_runs,), run r's windows are data[s:s + length] for the n_windows[r] bytes
@@ -198,16 +202,16 @@ def repeated_windows(
 
 
 def repeated_windows_reference(
-    data: NDArray[np.uint8],
+    data: Text,
     keys: NDArray[np.uint64],
     starts: NDArray[np.int64],
     n_windows: NDArray[np.int64],
     length: int,
 ) -> NDArray[np.uint8]:
     """`repeated_windows` with a dictionary of all windows."""
-    text = data.tobytes()
+    text = tuple(data.tolist())
     windows = [text[s + i : s + i + length] for s, n in zip(starts, n_windows, strict=True) for i in range(n)]
-    first: dict[bytes, int] = {}
+    first: dict[tuple[int, ...], int] = {}
     occurs = np.full(len(windows), ALONE, np.uint8)
     for i, window in enumerate(windows):
         if window in first:
@@ -219,7 +223,7 @@ def repeated_windows_reference(
 
 @kernel
 def _repeated_windows(
-    data: NDArray[np.uint8],
+    data: Text,
     keys: NDArray[np.uint64],
     starts: NDArray[np.int64],
     n_windows: NDArray[np.int64],
@@ -270,7 +274,7 @@ def _repeated_windows(
 
 
 @kernel
-def _equal(data: NDArray[np.uint8], a: int, b: int, known: int, length: int) -> bool:
+def _equal(data: Text, a: int, b: int, known: int, length: int) -> bool:
     # A sum instead of an early return: one vector instruction for each 32 bytes, and hashes agree already.
     n_different = 0
     for i in range(known, length):

@@ -1,20 +1,20 @@
 """What a kernel must know of Unicode: classes and lowercase of each code point, and how UTF-8 is read.
 
-The tables are built once per process from `unicodedata` and Python's own string methods, so a kernel cuts
-words where ``str.split`` does. They are two-level: ``page[c >> 8]`` says which block of 256 entries holds
-code point ``c``, and equal blocks are stored once (36 thousand entries instead of 1.1 million). Code points
-below 256 lie in block 0, so ``flags[byte]`` needs no lookup of a page.
+The tables are built once per machine (table_cache.py) from `unicodedata` and Python's own string methods, so
+a kernel cuts words where ``str.split`` does. They are two-level: ``page[c >> 8]`` says which block of 256
+entries holds code point ``c``, and equal blocks are stored once (36 thousand entries instead of 1.1 million).
+Code points below 256 lie in block 0, so ``flags[byte]`` needs no lookup of a page.
 """
 
 import sys
 import unicodedata
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .jit import kernel
+from .table_cache import cached_table
 
 SPACE = 1  # str.isspace: where str.split cuts
 LINE_BREAK = 2  # where str.splitlines cuts
@@ -91,7 +91,7 @@ def lower_reference(character: str) -> str:
     return character.lower()[0]
 
 
-@cache
+@cached_table
 def unicode_tables() -> UnicodeTables:
     """The tables of `unicodedata.unidata_version`, the interpreter's, built on the first call."""
     blocks: dict[tuple[bytes, bytes], int] = {}

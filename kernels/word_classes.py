@@ -8,12 +8,12 @@ are flags.
 import sys
 import unicodedata
 from bisect import bisect_right
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .table_cache import cached_table
 from .unicode_tables import UNSPACED, flags_reference
 
 # Word_Break classes, UAX #29, table 3. `EACH` is a letter of a script without spaces: a word of its own.
@@ -103,7 +103,7 @@ class WordClasses(NamedTuple):
     entries: NDArray[np.uint16]
 
 
-@cache
+@cached_table
 def word_classes() -> WordClasses:
     """The table, built on the first call."""
     blocks: dict[bytes, int] = {}

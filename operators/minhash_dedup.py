@@ -55,7 +55,7 @@ class MinHashDedup(Duplicates):
     """
 
     name = "minhash_dedup"
-    version = 2
+    version = 3
     writes = (*duplicate_columns("minhash_dedup"), "minhash_dedup.survivor", "minhash_dedup.similarity")
 
     unit: Literal["words", "characters"] = Field("words", description="what n-grams are made of")
@@ -152,16 +152,22 @@ class MinHashDedup(Duplicates):
             "priority": np.zeros(len(table), np.int64),
             **self._priorities(table, signed.text_offsets),
             "id": one_chunk(table["id"].cast(pa.string())),
-            "keys": _fixed(band_keys(signed.signatures, self.bands.n_bands)),
-            "sketch": _fixed(signed.signatures.astype(np.uint8)),
+        }
+        keys = band_keys(signed.signatures, self.bands.n_bands)
+        sketch = signed.signatures.astype(np.uint8)
+        shingles, offsets = self._compared(signed, keys)
+        content = hash_ranges(shingles.view(np.uint8), offsets * shingles.itemsize)
+        # Of a licence's hundred thousand copies in a shard only the first carries what is compared.
+        _, first, content_of = np.unique(content, return_index=True, return_inverse=True)
+        carries = np.arange(len(table)) == first[content_of]
+        columns |= {
+            "content": content,
+            "carries": carries,
+            "keys": _lists(keys.ravel(), np.arange(len(keys) + 1) * keys.shape[1], carries),
+            "sketch": _lists(sketch.ravel(), np.arange(len(keys) + 1) * sketch.shape[1], carries),
         }
         if self.verify == "exact":
-            sets, offsets = shingle_sets(signed.shingles, signed.offsets)
-            set_hash = hash_ranges(sets.view(np.uint8), offsets * sets.itemsize)
-            # Of a licence's hundred thousand copies in a shard only the first carries the shingles.
-            _, first, set_of = np.unique(set_hash, return_index=True, return_inverse=True)
-            carries = np.arange(len(table)) == first[set_of]
-            columns |= {"set": set_hash, "shingles": _lists(sets, offsets, carries)}
+            columns["shingles"] = _lists(shingles, offsets, carries)
         return pa.table(columns)
 
     def combine_again(self, observations: pa.Table) -> pa.Table:
@@ -172,12 +178,7 @@ class MinHashDedup(Duplicates):
         rows, priority = integers(observations[ROW]), integers(observations["priority"])
         is_settled = rows < 0
         order = np.lexsort((rows, ~priority, ~is_settled))
-        sets, set_offsets, set_of = self._sets(observations)
-        keys, sketches = _matrix(observations["keys"])[order], _matrix(observations["sketch"])[order]
-        survivor, similarity = survivors(
-            _buckets(keys), sketches, sets, set_offsets, set_of[order], is_settled[order],
-            self.threshold, min_agreement(self.threshold, sketches.shape[1]),
-        )  # fmt: skip
+        survivor, similarity = self._walked(observations, order, is_settled[order])
         cluster_size = np.bincount(survivor, minlength=len(survivor))
         # Documents stand by priority, so a stable sort by survivor counts ranks, the survivor's own being 0.
         by_survivor = np.argsort(survivor, kind="stable")
@@ -197,6 +198,39 @@ class MinHashDedup(Duplicates):
                 "priority": priority[order],
             }
         ).filter(pa.array(~is_settled[order]))
+
+    def _walked(
+        self, observations: pa.Table, order: NDArray[np.int64], is_settled: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """`survivors` of all documents in `order`, of which only the first of equal ones is walked.
+
+        Documents of equal content share all buckets. If the first survives, it is the survivor of the others;
+        if it leaves, they leave for the same one, as survivors that come after it change no first match.
+        """
+        contents, content_of = np.unique(integers(observations["content"])[order], return_inverse=True)
+        first = np.unique(content_of, return_index=True)[1]
+        is_walked = is_settled.copy()
+        is_walked[first] = True
+        walked = np.flatnonzero(is_walked)
+        speaker = np.where(is_walked, np.arange(len(order)), first[content_of])
+        carriers = observations.filter(observations["carries"])
+        carriers = carriers.take(pa.array(np.unique(integers(carriers["content"]), return_index=True)[1]))
+        assert len(carriers) == len(contents), "each content is carried once in each shard that has it"
+        n_bands, n_rows = self.bands
+        keys = _matrix(carriers["keys"], n_bands)
+        sketches = _matrix(carriers["sketch"], n_bands * n_rows)
+        sets, set_offsets = np.empty(0, np.uint32), np.zeros(1, np.int64)
+        if self.verify == "exact":
+            lists = one_chunk(carriers["shingles"])
+            sets = lists.flatten().to_numpy()
+            set_offsets = np.append(0, np.cumsum(lists.value_lengths().to_numpy())).astype(np.int64)
+        which = content_of[walked]
+        survivor, similarity = survivors(
+            _buckets(keys[which]), sketches[which], sets, set_offsets, which, is_settled[walked],
+            self.threshold, min_agreement(self.threshold, sketches.shape[1]),
+        )  # fmt: skip
+        place = (np.cumsum(is_walked) - 1)[speaker]
+        return walked[survivor[place]], similarity[place]
 
     def finish_again(self, found: pa.Table, partials: Sequence[pa.Table]) -> pa.Table:
         """The verdicts by `row` of documents that are not alone, and how many the plain closure would remove.
@@ -231,6 +265,11 @@ class MinHashDedup(Duplicates):
             scores[f"{self.name}.{name}"] = values
         return scores
 
+    def sign(self, table: pa.Table) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """Signatures, (n_docs, n_perm), and whether each document has one, (n_docs,)."""
+        signed = self._signed(table)
+        return signed.signatures, np.diff(signed.offsets) > 0
+
     def _keyed(self, table: pa.Table) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """Band keys, (n_docs, n_bands), and whether each document has any, (n_docs,)."""
         signed = self._signed(table)
@@ -246,19 +285,13 @@ class MinHashDedup(Duplicates):
         drawn = permutations(self.bands.n_bands * self.bands.rows_per_band, self.seed)
         return _Signed(offsets, shingles, shingle_offsets, signatures(shingles, shingle_offsets, drawn))
 
-    def _sets(
-        self, observations: pa.Table
-    ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
-        """(sets, set_offsets, set_of) as `survivors` takes them: equal sets once."""
-        if self.verify == "signature":
-            return np.empty(0, np.uint32), np.zeros(1, np.int64), np.arange(len(observations))
-        carried = pc.greater(pc.list_value_length(observations["shingles"]), 0)
-        carriers = observations.select(["set", "shingles"]).filter(carried)
-        hashes, first = np.unique(integers(carriers["set"]), return_index=True)
-        lists = one_chunk(carriers["shingles"]).take(pa.array(first))
-        flat = lists.flatten().to_numpy()
-        offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())]).astype(np.int64)
-        return flat, offsets, np.searchsorted(hashes, integers(observations["set"]))
+    def _compared(
+        self, signed: "_Signed", keys: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.uint32] | NDArray[np.uint64], NDArray[np.int64]]:
+        """What two documents are equal in: their distinct shingles, or only their band keys; and offsets."""
+        if self.verify == "exact":
+            return shingle_sets(signed.shingles, signed.offsets)
+        return keys.ravel(), np.arange(len(keys) + 1) * keys.shape[1]
 
 
 class _Signed(NamedTuple):
@@ -278,19 +311,15 @@ def _slices(table: pa.Table) -> list[pa.Table]:
     return [table.slice(start, stop - start) for start, stop in pairwise(cuts)]
 
 
-def _fixed(matrix: NDArray[Any]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[Any]:
+    """Lists of `width` values as rows."""
+    return one_chunk(column).flatten().to_numpy().reshape(-1, width)  # type: ignore[no-any-return]
 
 
-def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:
-    lists = one_chunk(column)
-    return lists.flatten().to_numpy().reshape(len(lists), column.type.list_size)  # type: ignore[no-any-return]
-
-
-def _lists(values: NDArray[np.uint32], offsets: NDArray[np.int64], carries: NDArray[np.bool_]) -> pa.Array:
+def _lists(values: NDArray[Any], offsets: NDArray[np.int64], carries: NDArray[np.bool_]) -> pa.Array:
     """Lists of which only those that `carries` marks hold their values."""
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
-    empty = pa.LargeListArray.from_arrays(pa.array([0, 0]), pa.array([], pa.uint32()))
+    empty = pa.LargeListArray.from_arrays(pa.array([0, 0]), pa.array(values[:0]))
     choice = np.where(carries, np.arange(len(carries)), len(carries))
     return pa.concat_arrays([lists, empty]).take(pa.array(choice))
 

@@ -1,59 +1,42 @@
-"""Operators by name: the built-in ones, and those that other distributions offer as `cuvee.operators`."""
+"""Operators by name: the built-in ones, and those that other distributions offer as `cuvee.operators`.
+
+A recipe of one filter needs neither a model's tokenizer nor sparse matrices: an operator is imported when it
+is asked for.
+"""
 
 import difflib
 from functools import cache
-from importlib.metadata import entry_points
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from .base import Operator
-from .c4 import C4
-from .cluster import Cluster
-from .decontaminate import Decontaminate
-from .exact_dedup import ExactDedup
-from .extract import Extract
-from .fineweb import Fineweb
-from .fineweb2 import Fineweb2
-from .fix_unicode import FixUnicode
-from .gopher_quality import GopherQuality
-from .gopher_repetition import GopherRepetition
-from .language import Language
-from .length import Length
-from .minhash_dedup import MinHashDedup
-from .normalise import Normalise
-from .paragraph_dedup import ParagraphDedup
-from .pii import Pii
-from .prototype_pruning import PrototypePruning
-from .rehydrate import Rehydrate
-from .semantic_dedup import SemanticDedup
-from .substring_dedup import SubstringDedup
-from .url_dedup import UrlDedup
-from .url_filter import UrlFilter
-from .where import Where
 
-BUILT_IN: tuple[type[Operator], ...] = (
-    UrlFilter,
-    Extract,
-    FixUnicode,
-    Normalise,
-    Language,
-    Length,
-    GopherRepetition,
-    GopherQuality,
-    C4,
-    Fineweb,
-    Fineweb2,
-    Where,
-    UrlDedup,
-    ExactDedup,
-    MinHashDedup,
-    ParagraphDedup,
-    SubstringDedup,
-    Decontaminate,
-    Rehydrate,
-    Cluster,
-    SemanticDedup,
-    PrototypePruning,
-    Pii,
-)
+BUILT_IN = {
+    "url_filter": "UrlFilter",
+    "extract": "Extract",
+    "fix_unicode": "FixUnicode",
+    "normalise": "Normalise",
+    "language": "Language",
+    "length": "Length",
+    "gopher_repetition": "GopherRepetition",
+    "gopher_quality": "GopherQuality",
+    "c4": "C4",
+    "fineweb": "Fineweb",
+    "fineweb2": "Fineweb2",
+    "where": "Where",
+    "url_dedup": "UrlDedup",
+    "exact_dedup": "ExactDedup",
+    "minhash_dedup": "MinHashDedup",
+    "paragraph_dedup": "ParagraphDedup",
+    "substring_dedup": "SubstringDedup",
+    "decontaminate": "Decontaminate",
+    "rehydrate": "Rehydrate",
+    "cluster": "Cluster",
+    "semantic_dedup": "SemanticDedup",
+    "prototype_pruning": "PrototypePruning",
+    "pii": "Pii",
+}
+"""Module, which is the operator's name, and class, in the order of a pipeline."""
 ENTRY_POINTS = "cuvee.operators"
 
 
@@ -61,27 +44,28 @@ class UnknownOperatorError(ValueError):
     """A recipe names an operator that nobody provides."""
 
 
-@cache
 def operators() -> dict[str, type[Operator]]:
     """Every operator of this installation by its name in a recipe, built-in ones first.
 
     Raises:
         ValueError: a distribution's entry point holds no `Operator`, or takes a name that is already taken.
     """
-    found = {operator.name: operator for operator in BUILT_IN}
+    return {name: _built_in(name) for name in BUILT_IN} | offered_operators()
+
+
+@cache
+def offered_operators() -> dict[str, type[Operator]]:
+    """The operators of other distributions by name.
+
+    Raises:
+        ValueError: an entry point holds no `Operator`, or takes a name that is already taken.
+    """
+    found: dict[str, type[Operator]] = {}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-        operator = point.load()
-        where = f"entry point {point.name!r} ({point.value}) of group {ENTRY_POINTS!r}"
-        if not (isinstance(operator, type) and issubclass(operator, Operator)):
-            raise ValueError(
-                f"{where}: found {operator!r}, a subclass of cuvee.operators.base.Operator is needed"
-            )
-        if point.name != operator.name:
-            raise ValueError(
-                f"{where}: the class calls itself {operator.name!r}; both names must be the same"
-            )
-        if point.name in found:
-            raise ValueError(f"{where}: the name is taken by {found[point.name].__module__}; choose another")
+        operator = _loaded(point)
+        if point.name in BUILT_IN or point.name in found:
+            holder = _built_in(point.name) if point.name in BUILT_IN else found[point.name]
+            raise ValueError(f"{_where(point)}: the name is taken by {holder.__module__}; choose another")
         found[point.name] = operator
     return found
 
@@ -92,9 +76,41 @@ def find_operator(name: str) -> type[Operator]:
     Raises:
         UnknownOperatorError: with the nearest name, or all names.
     """
-    known = operators()
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    if name in BUILT_IN:
+        return _built_in(name)
+    offered = offered_operators()
+    if name in offered:
+        return offered[name]
+    names = operator_names()
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
     raise UnknownOperatorError(f"unknown operator {name!r}; {hint}")
+
+
+def operator_names() -> list[str]:
+    """The names of all operators, none of the built-in ones imported."""
+    return [*BUILT_IN, *offered_operators()]
+
+
+@cache
+def _built_in(name: str) -> type[Operator]:
+    operator: type[Operator] = getattr(import_module(f".{name}", __package__), BUILT_IN[name])
+    assert operator.name == name, f"{operator} calls itself {operator.name!r}"
+    return operator
+
+
+def _loaded(point: EntryPoint) -> type[Operator]:
+    operator = point.load()
+    if not (isinstance(operator, type) and issubclass(operator, Operator)):
+        raise ValueError(
+            f"{_where(point)}: found {operator!r}, a subclass of cuvee.operators.base.Operator is needed"
+        )
+    if point.name != operator.name:
+        raise ValueError(
+            f"{_where(point)}: the class calls itself {operator.name!r}; both names must be the same"
+        )
+    return operator
+
+
+def _where(point: EntryPoint) -> str:
+    return f"entry point {point.name!r} ({point.value}) of group {ENTRY_POINTS!r}"

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ..kernels.embedding import UNIT, near_kept, nearest
+from ..kernels.embedding import UNIT
 from ..kernels.hashing import hash_ranges
 from ..kernels.kmeans import spherical_kmeans
 from .base import ROW, FitFilter, Rule, Scores
 from .text_column import integers, one_chunk
+from .vector_index import Index, check_index, near_kept_by, search_by
 
 MAX_LEAF = 20_000
 """Documents that are compared with one another; a larger leaf is clustered again first."""
@@ -37,8 +38,9 @@ class SemanticDedup(FitFilter):
     documents that stay, where the paper drops what resembles any document before it, and so whole chains; and
     in vectors of integers, so that no rounding makes two machines differ.
     Cost: 2 bytes per dimension, 40 and the id for each document to exchange; in each leaf, its documents
-    times those that stay. A leaf of more than 20,000 is clustered again, so choose `leaves_per_cluster` for
-    some thousand documents each.
+    times those that stay; by faiss (`index`), with the same answers, two to three times as fast from
+    some thousand documents in a leaf on. A leaf of more than 20,000 is clustered again, so choose
+    `leaves_per_cluster` for some thousand documents each.
     """
 
     name = "semantic_dedup"
@@ -49,7 +51,18 @@ class SemanticDedup(FitFilter):
     keep: Literal["hard", "easy", "first"] = Field(
         "hard", description="who stays: those far from the cluster's centre, near it, or first in the input"
     )
+    index: Index = Field("auto", description="what finds near vectors; auto: faiss if it is there and pays")
     exchange_key = "key"
+
+    @field_validator("index")
+    @classmethod
+    def _check_index(cls, index: Index) -> Index:
+        check_index(index)
+        return index
+
+    def identity(self) -> dict[str, Any]:
+        """The parameters without `index`, which changes no answer."""
+        return self.model_dump(mode="json", exclude={"index"})
 
     def observe(self, table: pa.Table) -> pa.Table:
         """One row for each document with a cluster: `key` uint64, `leaf` int64, `ROW`, `id`, `priority`
@@ -81,9 +94,9 @@ class SemanticDedup(FitFilter):
         goes, keepers, products = [none], [none], [none]
         least = math.floor(self.max_similarity * UNIT**2)
         for leaf in np.split(np.arange(len(rows)), np.flatnonzero(leaves[1:] != leaves[:-1]) + 1):
-            for group in _groups(vectors[leaf]):
+            for group in _groups(vectors[leaf], self.index):
                 members = leaf[group]
-                which, product = near_kept(vectors[members], least)
+                which, product = near_kept_by(self.index, vectors[members], least)
                 above = product > least
                 goes.append(members[above])
                 keepers.append(members[which[above]])
@@ -126,7 +139,7 @@ class SemanticDedup(FitFilter):
         return (Rule("semantic_duplicate", "semantic_dedup.similarity", maximum=self.max_similarity),)
 
 
-def _groups(vectors: NDArray[np.int16]) -> list[NDArray[np.int64]]:
+def _groups(vectors: NDArray[np.int16], index: Index) -> list[NDArray[np.int64]]:
     """The positions of `vectors`, in groups of some `MAX_LEAF` that are near one another, each ascending."""
     everyone = np.arange(len(vectors))
     if len(vectors) <= MAX_LEAF:
@@ -134,5 +147,5 @@ def _groups(vectors: NDArray[np.int16]) -> list[NDArray[np.int64]]:
     sample = vectors[:: -(-len(vectors) // MAX_LEAF)]
     n_groups = -(-2 * len(vectors) // MAX_LEAF)
     centroids = spherical_kmeans(sample, n_groups, np.random.default_rng(0)).centroids
-    which = nearest(vectors, centroids)[0]
+    which = search_by(index)(vectors, centroids)[0]
     return [everyone[which == group] for group in range(len(centroids))]

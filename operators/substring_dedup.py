@@ -1,27 +1,43 @@
 """Removal of long passages that occur elsewhere, wherever they begin."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..kernels.recurring import recurring
-from ..kernels.spans import copy_ranges, narrow_spans
+from ..kernels.spans import narrow_spans
 from ..kernels.substrings import AGAIN, FIRST, repeated_windows, window_runs
-from .base import ROW, FitFilter, Rule, Scores
+from .base import ROW, FitFilter, Rule, Scores, refusal
+from .files import FilePath, content_hash
 from .rewriting import cut_out, span_lists
-from .text_column import binary_buffers, binary_column, integers, one_chunk, text_buffers
+from .substring_units import (
+    Units,
+    as_bytes,
+    as_column,
+    bytes_of,
+    check_tokenizer,
+    from_column,
+    tokens_of,
+    words_of,
+)
+from .text_column import integers, text_buffers
 
 MAX_KGRAM = 32
+MAX_KGRAM_TOKENS = 8
 _BINARY = pa.large_binary()
 
 
 class SubstringDedup(FitFilter):
     """Cut out every passage of `min_bytes` or more that occurs in an earlier document, or earlier in its own.
+
+    With `min_tokens`, passages are counted in words between white space, whatever white space that is, or in
+    the tokens of the `tokenizer` in a file. What follows holds for tokens as it does for bytes; white space
+    goes where the words on both its sides do.
 
     Exact: a byte goes if and only if it lies in a window of `min_bytes` bytes that, byte by byte, occurred
     before it in the order of the inputs (with `keep: none`: that occurs anywhere else). So each byte that
@@ -33,9 +49,10 @@ class SubstringDedup(FitFilter):
     `substring_dedup.spans` are the bytes cut out, start and stop of each in turn, in the text as it was.
 
     Source: Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better", section 4.1. It
-    departs in keeping the first occurrence, where the authors' scripts remove all, in the borders, in bytes
-    of text instead of 50 tokens, and in the method: no suffix array, but text exchanged by the smallest hash
-    of its windows (kernels/substrings.py), which finds the same and needs no machine that holds all text.
+    departs in keeping the first occurrence, where the authors' scripts remove all, in the borders, in 100
+    bytes of text unless their 50 tokens are asked for, and in the method: no suffix array, but text exchanged
+    by the smallest hash of its windows (kernels/substrings.py), which finds the same and needs no machine
+    that holds all text.
     Cost: one pass over the text, about 5 bytes to exchange for each byte of text; linear, whatever repeats.
     """
 
@@ -49,17 +66,47 @@ class SubstringDedup(FitFilter):
     exchange_key = "key"
 
     min_bytes: int = Field(100, ge=8, le=1 << 20, description="shortest passage, in bytes of UTF-8")
+    min_tokens: int | None = Field(
+        None, ge=4, le=1 << 16, description="shortest passage in tokens, in place of `min_bytes`"
+    )
+    tokenizer: FilePath | None = Field(
+        None, description="a tokenizer.json whose tokens are counted; null: words between white space"
+    )
     keep: Literal["first", "none"] = Field(
         "first", description="whether the first occurrence of a passage stays"
     )
     borders: Literal["character", "word"] = Field("word", description="what no cut may split")
     min_bytes_left: int = Field(1, ge=0, description="fewest bytes of a document that a cut may leave")
 
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if self.min_tokens is not None and "min_bytes" in self.model_fields_set:
+            raise refusal("min_bytes and min_tokens are two units of one length: give one of them")
+        if self.tokenizer is not None:
+            if self.min_tokens is None:
+                raise refusal("tokenizer says what min_tokens counts: give min_tokens, or leave it out")
+            check_tokenizer(self.tokenizer)
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The parameters, the tokenizer by what its file holds."""
+        identity = super().identity()
+        return identity if self.tokenizer is None else identity | {"tokenizer": content_hash(self.tokenizer)}
+
+    @property
+    def _length(self) -> int:
+        return self.min_bytes if self.min_tokens is None else self.min_tokens
+
     @property
     def _kgram(self) -> int:
         # Long k-grams are rare, so few windows that differ share a key; short ones make longer runs and fewer
         # bytes to exchange.
-        return min(self.min_bytes // 3, MAX_KGRAM)
+        return min(self._length // 3, MAX_KGRAM if self.min_tokens is None else MAX_KGRAM_TOKENS)
+
+    def _units(self, column: pa.ChunkedArray) -> Units:
+        if self.min_tokens is None:
+            return bytes_of(column)
+        return words_of(column) if self.tokenizer is None else tokens_of(column, self.tokenizer)
 
     @property
     def _goes(self) -> int:
@@ -67,30 +114,28 @@ class SubstringDedup(FitFilter):
         return AGAIN if self.keep == "first" else FIRST
 
     def observe(self, table: pa.Table) -> pa.Table:
-        """Pieces of text: `key` uint64, `ROW`, `start` and `stop` int64 in bytes of the row, `text`.
+        """Pieces of text: `key` uint64, `ROW`, `start` and `stop` int64 in units of the row, `text`.
 
         What is known to repeat within the shard is said once: its later occurrences have no text, as they go
         whatever other shards hold.
         """
         table = table.take(np.argsort(integers(table[ROW]), kind="stable"))
-        data, offsets = text_buffers(table["text"])
-        runs = window_runs(data, offsets, self.min_bytes, self._kgram)
+        units = self._units(table["text"])
+        runs = window_runs(units.values, units.offsets, self._length, self._kgram)
         may_repeat = runs.repeats | recurring(runs.keys)
         alone = np.flatnonzero(~may_repeat)
         others = np.flatnonzero(may_repeat)
         others = others[np.argsort(runs.keys[others], kind="stable")]
         n_windows = runs.n_windows[others]
-        occurs = repeated_windows(data, runs.keys[others], runs.starts[others], n_windows, self.min_bytes)
+        occurs = repeated_windows(
+            units.values, runs.keys[others], runs.starts[others], n_windows, self._length
+        )
 
         def table_of(pieces: NDArray[np.int64], with_text: bool) -> pa.Table:
             run, at, n = pieces.T
-            begin, lengths = runs.starts[run] + at, n + self.min_bytes - 1
-            rows, first = integers(table[ROW])[runs.documents[run]], offsets[runs.documents[run]]
-            text = (
-                binary_column(*copy_ranges(data, begin, lengths))
-                if with_text
-                else pa.nulls(len(run), _BINARY)
-            )
+            begin, lengths = runs.starts[run] + at, n + self._length - 1
+            rows, first = integers(table[ROW])[runs.documents[run]], units.offsets[runs.documents[run]]
+            text = as_column(units, begin, lengths) if with_text else pa.nulls(len(run), _BINARY)
             columns = {"start": begin - first, "stop": begin - first + lengths, "text": text}
             return pa.table({"key": runs.keys[run], ROW: rows, **columns})
 
@@ -100,19 +145,19 @@ class SubstringDedup(FitFilter):
         return pa.concat_tables([table_of(new, True), table_of(known, False)])
 
     def combine(self, observations: pa.Table) -> pa.Table:
-        """The bytes that go, as far as these keys tell: `ROW`, `start`, `stop`, int64."""
+        """The units that go, as far as these keys tell: `ROW`, `start`, `stop`, int64."""
         has_text = observations["text"].is_valid()
         known = observations.filter(pc.invert(has_text))
         sent = observations.filter(has_text)
         sent = sent.filter(pa.array(recurring(integers(sent["key"]))))
-        data, offsets = binary_buffers(one_chunk(sent["text"]))
+        data, offsets = from_column(sent["text"], self.min_tokens is None)
         keys, rows, starts = (integers(sent[name]) for name in ("key", ROW, "start"))
         order = np.lexsort((starts, rows, keys))
-        n_windows = np.diff(offsets)[order] - self.min_bytes + 1
-        occurs = repeated_windows(data, keys[order], offsets[:-1][order], n_windows, self.min_bytes)
+        n_windows = np.diff(offsets)[order] - self._length + 1
+        occurs = repeated_windows(data, keys[order], offsets[:-1][order], n_windows, self._length)
         piece, at, n = _pieces(occurs >= self._goes, n_windows, order).T
         begin = starts[piece] + at
-        found = {ROW: rows[piece], "start": begin, "stop": begin + n + self.min_bytes - 1}
+        found = {ROW: rows[piece], "start": begin, "stop": begin + n + self._length - 1}
         return self.merge([known.select([ROW, "start", "stop"]), pa.table(found)])
 
     def merge(self, partials: Sequence[pa.Table]) -> pa.Table:
@@ -133,7 +178,7 @@ class SubstringDedup(FitFilter):
         return pa.table({ROW: rows[first], "start": starts[first], "stop": (reached - shift)[last]})
 
     def finish(self, partial: pa.Table) -> pa.Table:
-        """The bytes that go: `ROW`, `start`, `stop`, int64, ascending and apart from each other."""
+        """The units that go: `ROW`, `start`, `stop`, int64, ascending and apart from each other."""
         return partial
 
     def scores(self, table: pa.Table, state: pa.Table) -> Scores:
@@ -144,23 +189,23 @@ class SubstringDedup(FitFilter):
         n_spans = np.searchsorted(known, rows, side="right") - first
         span_offsets = np.append(0, np.cumsum(n_spans))
         at = np.arange(span_offsets[-1]) + np.repeat(first - span_offsets[:-1], n_spans)
-        starts, stops = narrow_spans(
-            data,
-            offsets,
-            span_offsets,
-            integers(state["start"])[at],
-            integers(state["stop"])[at],
-            self.borders == "word",
-        )
-        documents = np.repeat(np.arange(len(rows)), n_spans)[stops > starts]
+        starts, stops = integers(state["start"])[at], integers(state["stop"])[at]
+        documents = np.repeat(np.arange(len(rows)), n_spans)
+        if self.min_tokens is not None:
+            has_spans = n_spans > 0
+            cut = table["text"].filter(pa.array(has_spans))
+            which = (np.cumsum(has_spans) - 1)[documents]
+            starts, stops = as_bytes(self._units(cut), text_buffers(cut)[1], which, starts, stops)
+        starts, stops = narrow_spans(data, offsets, span_offsets, starts, stops, self.borders == "word")
+        documents = documents[stops > starts]
         starts, stops = starts[stops > starts], stops[stops > starts]
         n_spans = np.bincount(documents, minlength=len(rows))
         n_removed = np.bincount(documents, stops - starts, minlength=len(rows)).astype(np.int64)
         n_left = np.diff(offsets) - n_removed
         stays = n_left >= self.min_bytes_left
-        cut = stays[documents]
+        is_cut = stays[documents]
         columns = (
-            cut_out(table["text"], _offsets(np.where(stays, n_spans, 0)), starts[cut], stops[cut]),
+            cut_out(table["text"], _offsets(np.where(stays, n_spans, 0)), starts[is_cut], stops[is_cut]),
             pa.array(n_removed),
             pa.array(n_left, mask=n_removed == 0),
             span_lists(_offsets(n_spans), starts, stops),

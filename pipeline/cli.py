@@ -16,8 +16,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..operators.base import Operator
-from ..operators.registry import UnknownOperatorError, find_operator, operators
+from ..operators.registry import UnknownOperatorError, find_operator, offered_operators, operators
 from .errors import EnvironmentFailure, UsageError, UserError
 from .installation import MB, Collected, collect
 from .listing import list_files
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> None:
     from .run import run  # torch and the engines take seconds to import
 
-    _known_operators()
+    _check_offered_operators()
     if arguments.recipe is not None:
         loaded = load_recipe(arguments.recipe)
         run_dir = arguments.run_dir or Path("runs", loaded.recipe.name)
@@ -106,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    _known_operators()
+    _check_offered_operators()
     loaded = load_recipe(arguments.recipe)
     recipe, out = loaded.recipe, console()
     inputs = Table("source", "domain", "files", "MB", box=None, header_style="dim", padding=(0, 2, 0, 0))
@@ -134,17 +133,18 @@ def _whatif(arguments: argparse.Namespace) -> None:
     from .whatif import what_if
     from .whatif_text import print_what_if
 
-    _known_operators()
+    _check_offered_operators()
     print_what_if(what_if(arguments.run_dir, arguments.assignments, arguments.examples), console())
 
 
 def _schema(arguments: argparse.Namespace) -> None:
-    _known_operators()
+    _check_offered_operators()
     print(json.dumps(recipe_schema(), indent=2))
 
 
 def _operators(arguments: argparse.Namespace) -> None:
-    known = _known_operators()
+    _check_offered_operators()
+    known = operators()
     if arguments.name is None:
         console().print(list_of_operators(known))
         return
@@ -196,10 +196,12 @@ def _with_engine(loaded: LoadedRecipe, kind: str | None, n_workers: int | None) 
     return replace(loaded, recipe=loaded.recipe.model_copy(update={"engine": engine}))
 
 
-def _known_operators() -> dict[str, type[Operator]]:
-    """The registry, whose faults are those of an installed distribution."""
+def _check_offered_operators() -> None:
+    """Raises:
+    EnvironmentFailure: an operator of another distribution cannot be loaded.
+    """
     try:
-        return operators()
+        offered_operators()
     except (ValueError, ImportError, AttributeError) as error:
         raise EnvironmentFailure(f"an installed operator cannot be loaded: {error}") from error
 

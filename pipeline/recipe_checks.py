@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..operators.base import Operator
-from ..operators.registry import operators
+from ..operators.registry import find_operator, operator_names
 from .located_yaml import LocatedYaml, Problem, near
 
 
@@ -70,23 +70,26 @@ def _listed(curate: Sequence[Any]) -> dict[int, type[Operator]]:
     """The operators of `curate` that exist, by their place."""
     names = [next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else entry for entry in curate]
     return {
-        i: operators()[name] for i, name in enumerate(names) if isinstance(name, str) and name in operators()
+        i: find_operator(name)
+        for i, name in enumerate(names)
+        if isinstance(name, str) and name in operator_names()
     }
 
 
 def _repeat(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     """A weight that is asked for by name and that no operator of the recipe writes."""
     column = _mapping(recipe.get("tokenize")).get("repeat")
-    if not isinstance(column, str) or column.partition(".")[0] not in operators():
+    if not isinstance(column, str) or column.partition(".")[0] not in operator_names():
         return
     writer = column.partition(".")[0]
     listed = [
         next(iter(entry), None) if isinstance(entry, dict) else entry for entry in _list(recipe.get("curate"))
     ]
-    if column not in operators()[writer].writes:
+    writes = find_operator(writer).writes
+    if column not in writes:
         yield Problem(
             ("tokenize", "repeat"),
-            f"{writer!r} does not write {column!r}; {near(column, operators()[writer].writes)}",
+            f"{writer!r} does not write {column!r}; {near(column, writes)}",
         )
     elif writer not in listed:
         yield Problem(
@@ -99,12 +102,13 @@ def _unwritten(
 ) -> Iterator[Problem]:
     """A column named like an operator's can come from that operator alone; others may come with the input."""
     writer, dot, _ = column.partition(".")
-    if not dot or writer not in operators():
+    if not dot or writer not in operator_names():
         return
+    writes = find_operator(writer).writes
     needs = f"reads the column {column!r}"
     below = next((j for j, other in listed.items() if column in other.writes), None)
-    if column not in operators()[writer].writes:
-        remedy = f"which {writer!r} does not write; {near(column, operators()[writer].writes)}"
+    if column not in writes:
+        remedy = f"which {writer!r} does not write; {near(column, writes)}"
     elif below is None:
         remedy = f"which {writer!r} writes; add '- {writer}' above it"
     else:

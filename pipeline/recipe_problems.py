@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ..operators.registry import operators
+from ..operators.registry import find_operator, operator_names
 from .located_yaml import Keys, LocatedYaml, Problem, found, near, number_in_text
 
 NEEDED = {
@@ -103,7 +103,10 @@ def _fields(model: type[BaseModel], keys: Keys) -> Mapping[str, FieldInfo]:
         if isinstance(key, int):
             continue
         field = model.model_fields.get(key)
-        inner = operators().get(key) if field is None else _model_in(field.annotation)
+        if field is not None:
+            inner = _model_in(field.annotation)
+        else:
+            inner = find_operator(key) if key in operator_names() else None
         if inner is None:
             return {}
         model = inner

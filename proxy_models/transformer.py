@@ -97,13 +97,26 @@ class GroupedTransformer(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Logits: float32, (G, batch, length, vocab_size), from input_ids: int64, (G, batch, length)."""
         n_models, n_rows, length = input_ids.shape
-        x = self._embed(input_ids.reshape(n_models, n_rows * length))  # (G, tokens, d_model)
-        for layer in range(self.shape.n_layers):
-            x = x + self._attend(layer, _rms_norm(x, self.attention_norm[layer]), n_rows, length)
-            gate, up = torch.bmm(_rms_norm(x, self.mlp_norm[layer]), self.gate_up[layer]).chunk(2, dim=-1)
-            x = x + torch.bmm(F.silu(gate) * up, self.down[layer])
-        logits = torch.bmm(_rms_norm(x, self.final_norm), self.head)
-        return logits.view(n_models, n_rows, length, self.shape.vocab_size)
+        x = self.normed(self.blocks(input_ids, self.shape.n_layers))
+        return torch.bmm(x, self.head).view(n_models, n_rows, length, self.shape.vocab_size)
+
+    def blocks(self, input_ids: Tensor, n_layers: int) -> Tensor:
+        """What comes out of the first n_layers blocks: (G, batch * length, d_model)."""
+        n_models, n_rows, length = input_ids.shape
+        x = self._embed(input_ids.reshape(n_models, n_rows * length))
+        for layer in range(n_layers):
+            x = self.block(layer, x, n_rows, length)
+        return x
+
+    def block(self, layer: int, x: Tensor, n_rows: int, length: int) -> Tensor:
+        """One block: (G, batch * length, d_model) to the same."""
+        x = x + self._attend(layer, _rms_norm(x, self.attention_norm[layer]), n_rows, length)
+        gate, up = torch.bmm(_rms_norm(x, self.mlp_norm[layer]), self.gate_up[layer]).chunk(2, dim=-1)
+        return x + torch.bmm(F.silu(gate) * up, self.down[layer])
+
+    def normed(self, x: Tensor) -> Tensor:
+        """What the head is applied to."""
+        return _rms_norm(x, self.final_norm)
 
     def losses(self, input_ids: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of each model: float32, (G,), nats per token; labels of -100 carry no loss."""

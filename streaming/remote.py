@@ -143,9 +143,18 @@ class RemoteTokens(StoredTokens):
 
 
 def read_range(uri: str, start: int, end: int) -> bytes:
-    """Bytes [start, end) of a file; fewer where it ends before."""
+    """Bytes [start, end) of a file; fewer where it ends before.
+
+    Raises:
+        FileNotFoundError: names the file, which the stores' own errors need not.
+    """
     fs, path = _file_system(uri)
-    data: bytes = fs.cat_file(path, start=start, end=end)
+    try:
+        data: bytes = fs.cat_file(path, start=start, end=end)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{uri}: not there, though the manifest beside it names it; upload all of the folder"
+        ) from error
     return data
 
 

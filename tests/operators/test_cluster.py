@@ -11,6 +11,8 @@ from cuvee.operators.base import ROW
 from cuvee.operators.cluster import NO_CLUSTERS, Cluster
 from cuvee.operators.cluster_names import name_clusters
 
+from ..conftest import fit
+
 TOPICS = {
     "wine": "cellar barrel grape vintage cork bottle vineyard oak tannin harvest",
     "code": "function variable compiler loop pointer thread integer array memory syntax",
@@ -40,8 +42,8 @@ def topics():
 
 
 def _state(operator, table):
-    observed = operator.observe(table.append_column(ROW, pa.array(range(len(table)), pa.int64())))
-    return operator.finish(observed).to_pylist()[0]
+    table = table.append_column(ROW, pa.array(range(len(table)), pa.int64()))
+    return fit(operator, [table]).to_pylist()[0]
 
 
 def test_documents_of_one_topic_are_one_domain_named_by_its_words(topics, check_operator):
@@ -70,6 +72,28 @@ def test_vectors_have_one_length_and_similarities_are_their_cosines(topics, chec
     assert (np.abs(np.linalg.norm(vectors[:-2], axis=1) - UNIT) < 2).all()
     similarity = np.array(result["cluster.similarity"].to_pylist()[:-2])
     assert ((similarity > 0.5) & (similarity <= 1.001)).all()
+
+
+def test_shards_bring_the_texts_of_one_sample_together(topics):
+    operator = CLUSTER.model_copy(update={"sample_documents": 30})
+    table = topics.append_column(ROW, pa.array(range(len(topics)), pa.int64()))
+    shards = [table.slice(start, 50) for start in range(0, len(table), 50)]
+    partials = [operator.observe(shard) for shard in shards]
+    assert all(partial.nbytes <= 24 * 30 for partial in partials)
+    found = operator.finish(operator.merge(partials))
+    again = [operator.observe_again(shard, found) for shard in shards]
+    assert sum(len(texts) for texts in again) == 30
+
+
+def test_documents_of_one_id_are_drawn_by_what_they_say(topics):
+    operator = CLUSTER.model_copy(update={"sample_documents": 7})
+    same = topics.set_column(0, "id", pa.array(["same"] * len(topics)))
+    drawn = []
+    for table in (same, same.take(pa.array(range(len(same))[::-1]))):
+        table = table.append_column(ROW, pa.array(range(len(table)), pa.int64()))
+        found = operator.finish(operator.observe(table))
+        drawn.append(sorted(operator.observe_again(table, found)["text"].to_pylist()))
+    assert drawn[0] == drawn[1]
 
 
 def test_the_domain_may_stay_as_it_was(topics, check_operator):

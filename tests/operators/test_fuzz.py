@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cuvee.operators import registry
 from cuvee.operators.base import ROW, Operator
 from cuvee.operators.c4 import C4
 from cuvee.operators.cluster import Cluster
@@ -21,7 +22,6 @@ from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.gopher_repetition import GopherRepetition
 from cuvee.operators.length import Length
 from cuvee.operators.normalise import Normalise
-from cuvee.operators.registry import BUILT_IN
 from cuvee.operators.rehydrate import Rehydrate
 from cuvee.operators.url_filter import UrlFilter
 from cuvee.operators.where import Where
@@ -70,7 +70,7 @@ def operators(tmp_path_factory: pytest.TempPathFactory) -> list[Operator]:
         CLUSTER,
     ]
     handled = {type(operator) for operator in by_hand} | {Rehydrate}
-    rest = [kind() for kind in BUILT_IN if kind not in handled]
+    rest = [kind() for kind in registry.operators().values() if kind not in handled]
     return [*by_hand, *rest, Normalise(), ExactDedup(), Extract()]
 
 

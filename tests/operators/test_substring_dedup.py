@@ -4,8 +4,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from pydantic import ValidationError
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from cuvee.operators.substring_dedup import SubstringDedup
 
@@ -57,6 +58,69 @@ def test_in_any_sharding_exactly_the_bytes_of_repeated_windows_go(texts, keep, c
     result = check_operator(operator, _documents(texts))
     assert result["substring_dedup.spans"].to_pylist() == _expected(texts, keep)
     assert result["reason"].null_count == len(texts)
+
+
+WORDS = st.lists(st.sampled_from(["an", "old", "vat", "of", "é"]), max_size=14)
+SPACES = st.sampled_from([" ", "\n", "  ", "\t "])
+
+
+@given(texts=st.lists(WORDS, max_size=5), data=st.data())
+@settings(max_examples=60)
+def test_in_any_sharding_exactly_the_words_of_repeated_windows_go(texts, data, check_operator):
+    n, spaced, expected, seen = 4, [], [], set()
+    for words in texts:
+        text, places = "", []
+        for word in words:
+            places.append((len(text.encode()), len((text + word).encode())))
+            text += word + data.draw(SPACES)
+        spaced.append(text)
+        gone = np.zeros(len(words), bool)
+        for i in range(len(words) - n + 1):
+            window = tuple(words[i : i + n])
+            if window in seen:
+                gone[i : i + n] = True
+            seen.add(window)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], gone, [0]])))
+        pairs = zip(edges[::2], edges[1::2], strict=True)
+        expected.append([edge for a, b in pairs for edge in (places[a][0], places[b - 1][1])])
+    operator = SubstringDedup(min_tokens=n, borders="character", min_bytes_left=0)
+    result = check_operator(operator, _documents(spaced))
+    assert result["substring_dedup.spans"].to_pylist() == expected
+
+
+def _tokenizer(folder):
+    """Pairs of letters are tokens, and each byte: a token may be a part of a character."""
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(["the cellar of the old vats, the cellars"] * 9, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer, str(folder / "tokenizer.json")
+
+
+def test_exactly_the_tokens_of_repeated_windows_go(tmp_path, check_operator):
+    tokenizer, path = _tokenizer(tmp_path)
+    texts = [
+        "the cellar of the old vats",
+        "東 an old cellar of the oldest 東",
+        " of the old vats",
+        "東é of 東é",
+    ]
+    found = check_operator(
+        SubstringDedup(min_tokens=4, tokenizer=path, borders="character", min_bytes_left=0), _documents(texts)
+    )
+    seen, expected = set(), []
+    for text in texts:
+        encoding, gone = tokenizer.encode(text), set()
+        for i in range(len(encoding.ids) - 3):
+            window = tuple(encoding.ids[i : i + 4])
+            if window in seen:
+                gone |= {c for a, b in encoding.offsets[i : i + 4] for c in range(a, b)}
+            seen.add(window)
+        expected.append("".join(character for i, character in enumerate(text) if i not in gone))
+    assert found["text"].to_pylist() == expected
+    assert expected[2] == ""
+    assert expected[0] == texts[0]
 
 
 @given(texts=TEXTS)
@@ -120,7 +184,18 @@ def test_no_copy_stays_where_none_is_asked_for(check_operator):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"min_bytes": 7}, {"keep": "last"}, {"borders": "line"}, {"min_bytes_left": -1}, {"length": 9}]
+    "wrong",
+    [
+        {"min_bytes": 7},
+        {"keep": "last"},
+        {"borders": "line"},
+        {"min_bytes_left": -1},
+        {"length": 9},
+        {"min_tokens": 3},
+        {"min_tokens": 50, "min_bytes": 100},
+        {"tokenizer": "tokenizer.json"},
+        {"tokenizer": "no/such.json", "min_tokens": 50},
+    ],
 )
 def test_a_wrong_parameter_is_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):

@@ -189,7 +189,7 @@ def test_a_broken_operator_of_another_distribution_is_named(
     def broken() -> None:
         raise ModuleNotFoundError("No module named 'acme'")
 
-    monkeypatch.setattr(cli, "operators", broken)
+    monkeypatch.setattr(cli, "offered_operators", broken)
     assert main(["operators"]) == 4
     assert capsys.readouterr().err == "an installed operator cannot be loaded: No module named 'acme'\n"
 

@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from cuvee.operators.registry import operators
+from cuvee.operators.registry import offered_operators, operators
 from cuvee.pipeline.errors import UsageError, UserError
 from cuvee.pipeline.installation import BUDGET_BYTES
 from cuvee.pipeline.recipe import (
@@ -45,7 +45,6 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     """Installs a distribution that offers operators through the entry-point group."""
     site = tmp_path / "site"
     monkeypatch.syspath_prepend(site)
-    modules = set(sys.modules)
 
     def install(code: str, entry_points: str) -> None:
         info = site / "acme_operators-1.0.dist-info"
@@ -53,12 +52,11 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-operators\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[cuvee.operators]\n{entry_points}\n")
         (site / "acme_operators.py").write_text(dedent(code))
-        operators.cache_clear()
+        offered_operators.cache_clear()
 
     yield install
-    operators.cache_clear()
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    offered_operators.cache_clear()
+    sys.modules.pop("acme_operators", None)
 
 
 SHOUT = """

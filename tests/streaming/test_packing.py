@@ -205,22 +205,42 @@ def test_documents_without_tokens_and_blocks_without_documents_are_passed_over(
     assert Counter(rows) == {(5, 1, 1, 1): 2, (6, 7, 1, 1): 2}
 
 
-def test_a_tiny_attention_sees_nothing_of_the_other_documents_of_its_row(sources) -> None:
+def by_cu_seqlens(batch) -> torch.Tensor:
+    """Which sequence each token belongs to: bool, (tokens, tokens), the same one."""
+    sequence = torch.bucketize(torch.arange(4 * L), batch.cu_seqlens[1:].long(), right=True)
+    return sequence[:, None] == sequence[None]
+
+
+def by_position_ids(batch) -> torch.Tensor:
+    sequence = (batch.position_ids.flatten() == 0).cumsum(0)
+    return sequence[:, None] == sequence[None]
+
+
+@pytest.mark.parametrize("same_sequence", [by_cu_seqlens, by_position_ids])
+@pytest.mark.parametrize("packing", ["concat", "crop", "best_fit"])
+def test_a_tiny_attention_sees_nothing_of_the_other_documents_of_its_row(
+    sources, packing: str, same_sequence
+) -> None:
+    """Two layers, so that what one document saw in the first could reach another in the second."""
     torch.manual_seed(0)
-    batches = loader(sources, emit=("input_ids", "position_ids", "cu_seqlens"))
-    batch = next(batch for batch in batches if batch.cu_seqlens[1] < L)
-    embedding = torch.nn.Embedding(60_000, 8)
+    batches = loader(sources, packing=packing, emit=("input_ids", "position_ids", "cu_seqlens"))
+    batch = next(batch for batch in batches if (batch.cu_seqlens % L != 0).sum() >= 3)
+    embedding = torch.nn.Embedding(60_001, 8)
+    mixing = [torch.nn.Linear(8, 8) for _ in range(2)]
+    allowed = (same_sequence(batch) & torch.ones(4 * L, 4 * L).tril().bool())[None]
 
     def logits(tokens: torch.Tensor) -> torch.Tensor:
-        x = embedding(tokens.flatten()) + batch.position_ids.flatten()[:, None] / L
-        n = x.shape[0]
-        sequence = torch.bucketize(torch.arange(n), batch.cu_seqlens[1:].long(), right=True)
-        allowed = (sequence[:, None] == sequence[None]) & torch.ones(n, n).tril().bool()
-        return torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None], allowed[None])[0]
+        x = (embedding(tokens.flatten()) + batch.position_ids.flatten()[:, None] / L)[None]
+        for layer in mixing:
+            x = x + layer(torch.nn.functional.scaled_dot_product_attention(x, x, x, allowed))
+        return x[0] @ embedding.weight[:50].T
 
-    begin, end = batch.cu_seqlens[:2].tolist()
-    perturbed = batch.input_ids.clone()
-    perturbed.view(-1)[begin:end] += 1
-    before, after = logits(batch.input_ids), logits(perturbed)
-    assert not torch.equal(before[:end], after[:end])
-    assert torch.equal(before[end:], after[end:])
+    before = logits(batch.input_ids)
+    for begin, end in itertools.pairwise(batch.cu_seqlens.tolist()):
+        perturbed = batch.input_ids.clone()
+        perturbed.view(-1)[begin] += 1
+        after = logits(perturbed)
+        changed = (before != after).any(-1)
+        assert changed[begin:end].all()
+        assert not changed[:begin].any()
+        assert not changed[end:].any()
