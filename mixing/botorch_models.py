@@ -6,7 +6,7 @@ The only module of this folder that knows torch: imported where a model is asked
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,8 @@ def to_botorch(mixer: Mixer) -> Any:
         )
     inputs = torch.from_numpy(np.column_stack([runs.weights, at]))
     models = []
-    for j, process in enumerate(mixer.processes):
+    processes: Sequence[Any] = mixer.processes
+    for j, process in enumerate(processes):
         kernel = _ProcessKernel(process, mixer.transform)
         noise = torch.from_numpy(process.noise * (process.std * process.spread) ** 2)
         with warnings.catch_warnings():  # standardised data are advised; ours are standardised in the kernel

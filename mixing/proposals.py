@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -100,7 +100,8 @@ def propose(
     with threadpool_limits(1):
         for _ in range(n):
             taken = np.vstack([awaited, *chosen])
-            seeds = np.random.SeedSequence([seed, len(taken), mixer.runs.n_runs]).generate_state(N_REDRAWS)
+            entropy = np.random.SeedSequence([seed, len(taken), mixer.runs.n_runs])
+            seeds = [int(state) for state in entropy.generate_state(N_REDRAWS)]
             chosen.append(_next(mixer, region, objective, taken, acquisition, seeds))
     return np.stack(chosen) if chosen else np.zeros((0, k))
 
@@ -111,22 +112,22 @@ def _next(
     objective: Objective,
     taken: Floats,
     acquisition: Acquisition,
-    seeds: NDArray[np.uint32],
+    seeds: Sequence[int],
 ) -> Floats:
-    candidates = _candidates(mixer, region, objective, int(seeds[0]))
+    candidates = _candidates(mixer, region, objective, seeds[0])
     if acquisition == "botorch":
         from .botorch_models import noisy_expected_improvement
 
-        loss, gradient = noisy_expected_improvement(mixer, region, objective, taken, int(seeds[0]))
+        loss, gradient = noisy_expected_improvement(mixer, region, objective, taken, seeds[0])
         return _optimum(loss, region, candidates, taken, smooth=True, gradient=gradient)
     if acquisition == "noisy_ei":
-        loss = _noisy_improvement(mixer, region, objective, taken, candidates, int(seeds[0]))
+        loss = _noisy_improvement(mixer, region, objective, taken, candidates, seeds[0])
         return _optimum(loss, region, candidates, taken, mixer.is_smooth)
     for seed in seeds:
-        found = _optimum(_draw(mixer, objective, int(seed)), region, candidates, None, mixer.is_smooth)
+        found = _optimum(_draw(mixer, objective, seed), region, candidates, None, mixer.is_smooth)
         if _distance(found[None], taken)[0] >= MIN_DISTANCE:
             return found
-    return _optimum(_draw(mixer, objective, int(seeds[0])), region, candidates, taken, mixer.is_smooth)
+    return _optimum(_draw(mixer, objective, seeds[0]), region, candidates, taken, mixer.is_smooth)
 
 
 def _candidates(mixer: Mixer, region: Region, objective: Objective, seed: int) -> Floats:
@@ -134,7 +135,8 @@ def _candidates(mixer: Mixer, region: Region, objective: Objective, seed: int) -
     runs, rng = mixer.runs, np.random.default_rng(seed)
     best = runs.weights[np.argsort(objective(runs.metrics, runs.metric_names), kind="stable")[:4]]
     tempered = np.sqrt(region.centre) / np.sqrt(region.centre).sum()
-    strengths = np.exp(rng.uniform(*np.log(STRENGTHS), N_CANDIDATES - N_CANDIDATES // 4))
+    low, high = np.log(STRENGTHS)
+    strengths = np.exp(rng.uniform(low, high, N_CANDIDATES - N_CANDIDATES // 4))
     wide = [rng.dirichlet(np.maximum(strength * tempered, 1e-9)) for strength in strengths]
     near = [rng.dirichlet(np.maximum(50.0 * best[i % len(best)], 1e-2)) for i in range(N_CANDIDATES // 4)]
     drawn = np.vstack([best, region.centre[None], *wide, *near])

@@ -310,7 +310,7 @@ class Search:
         if self._spent()[0] + a.relative_costs[0] > a.budget:
             return None
         if a.n_drawn <= n < n_first:
-            return self._trial(self._anchor(), 0, "anchor")
+            return self._trial(np.array(self._anchor()), 0, "anchor")
         i = n if n < a.n_drawn else n - a.n_replicates + 1
         drawn = a.region.pull_all(sample_design(a.region.centre, max(i + 1, 2), a.seed, a.region.upper))[i]
         return self._trial(drawn, 0, "design" if i else "anchor")
@@ -336,12 +336,12 @@ class Search:
         a, mixer, seed = self.arguments, self.surrogate(), self._draw_seed()
         if rung == 0:
             taken = np.unique([t.weights for t in self.trials], axis=0)
-            return propose(mixer, 1, a.region, self.objective, taken, a.acquisition, seed)[0]
+            return np.asarray(propose(mixer, 1, a.region, self.objective, taken, a.acquisition, seed)[0])
         candidates = self._promotable(rung)
         natural = np.array(self._anchor())
         if not self._on(rung) and (candidates == natural).all(axis=1).any():
             return natural
-        beaten = np.array([t.weights for t in self.trials if t.rung >= rung] or [natural])
+        beaten = np.array([t.weights for t in self.trials if t.rung >= rung] or [self._anchor()])
         gains = expected_improvement(mixer, self.objective, beaten, candidates, seed)
         return np.asarray(candidates[int(np.argmax(gains))])
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,34 @@ def add_mix(commands: Any) -> None:
     best.add_argument("--out", type=Path, metavar="JSON", help="write the mixture, for the loader")
     best.set_defaults(command=_command("recommend_mixture"))
 
+    search = below.add_parser("search", help="which mixtures to run next, one round after another")
+    search.add_argument("journal", type=Path, metavar="JOURNAL", help="of the search: JSON lines, made anew")
+    search.add_argument(
+        "--results",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="CSV, Parquet: trial, loss.*",
+    )
+    search.add_argument("-n", type=int, default=4, help="trials to have running (default: 4)")
+    search.add_argument("--out", type=Path, metavar="CSV", help="write the trials to run")
+    search.add_argument("--recommend", type=Path, metavar="JSON", help="write the mixture, for the loader")
+    new = search.add_argument_group("a new search", "later calls need none of these")
+    new.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
+    new.add_argument(
+        "--rung", action="append", default=[], metavar="PARAMETERS:TOKENS", help="a fidelity, cheapest first"
+    )
+    new.add_argument("--runs", type=float, default=32.0, help="its budget, in runs at the last rung (32)")
+    new.add_argument("--budget", type=float, metavar="TOKENS", help="of the run to plan for: sets caps")
+    new.add_argument("--objective", default="mean", metavar="mean|worst|METRIC=WEIGHT,...")
+    new.add_argument("--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)")
+    new.add_argument("--n-initial", type=int, help="mixtures before a model proposes (by domains, 8 to 24)")
+    new.add_argument("--n-replicates", type=int, default=3, help="runs of the natural mixture (default: 3)")
+    new.add_argument("--acquisition", default="noisy_ei", help="noisy_ei, thompson or botorch")
+    new.add_argument("--seed", type=int, default=0)
+    search.set_defaults(command=_command("search", "mix_search"))
+
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, help=RUNS_HELP)
@@ -63,12 +92,10 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixer", default="ensemble", help=f"{', '.join(MIXER_NAMES)} (default: ensemble)")
 
 
-def _command(name: str) -> Callable[[argparse.Namespace], None]:
-    """The function of that name in `mix_command`, imported when it is called."""
+def _command(name: str, module: str = "mix_command") -> Callable[[argparse.Namespace], None]:
+    """The function of that name in a module beside this one, imported when it is called."""
 
     def command(arguments: argparse.Namespace) -> None:
-        from . import mix_command
-
-        getattr(mix_command, name)(arguments)
+        getattr(import_module(f".{module}", __package__), name)(arguments)
 
     return command

@@ -111,7 +111,7 @@ def _objective(text: str) -> Objective:
 
 
 def _tell(journal: SearchJournal, path: Path) -> None:
-    """Read results: ``trial`` and ``loss.METRIC`` columns, or a text in ``failure``; others are passed over."""
+    """Read results: the columns trial and loss.METRIC, or a text in failure; others are passed over."""
     with _located(path):
         table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
         names = [name for name in table.column_names if name.startswith(LOSS)]
@@ -125,7 +125,8 @@ def _tell(journal: SearchJournal, path: Path) -> None:
             if row.get("failure"):
                 n_new += journal.fail(row["trial"], str(row["failure"]))
             elif any(row[name] is not None for name in names):
-                losses = {name.removeprefix(LOSS): float("nan") if row[name] is None else row[name] for name in names}
+                given = {name.removeprefix(LOSS): row[name] for name in names}
+                losses = {name: float("nan" if loss is None else loss) for name, loss in given.items()}
                 n_new += journal.tell(row["trial"], losses)
     print(f"{n_new} new results from {path}")
 
