@@ -3,7 +3,8 @@
 from .journal import SearchJournal
 from .mixer import Fidelity, Mixer, Prediction
 from .multi_fidelity import MultiFidelityMixer
-from .recommend import Objective, Recommendation, recommend
+from .objective import Objective
+from .recommend import Recommendation, recommend
 from .registry import load_mixer
 from .search import Search, SearchArguments
 from .table import RunTable

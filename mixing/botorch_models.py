@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .gaussian_process import LOG_OFFSET, GaussianProcessMixer
 from .mixer import Mixer
 from .multi_fidelity import MultiFidelityMixer
-from .recommend import Objective
+from .objective import Objective
 from .region import Loss, Region
 
 try:
@@ -97,6 +97,8 @@ def noisy_expected_improvement(
     """
     model, names = to_botorch(mixer), mixer.runs.metric_names
     seen = np.vstack([np.unique(region.pull_all(mixer.runs.weights), axis=0), region.centre])
+    if objective.expression is not None:
+        raise ValueError("acquisition 'botorch' knows no expressions; take 'noisy_ei' or 'thompson'.")
     weights = _weights_of(objective, names)
 
     def improvement(samples: Any, X: Any = None) -> Any:

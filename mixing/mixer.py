@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from .table import RunTable
 
 if TYPE_CHECKING:
+    from .objective import Objective
     from .proposals import Acquisition
-    from .recommend import Objective
 
 Floats = NDArray[np.float64]
 Surfaces = Callable[[Floats], Floats]  # weights (M, K) -> losses (n_draws, M, J)

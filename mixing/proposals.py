@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from .design import MIN_DISTANCE, MIN_WEIGHT, STRENGTHS
-from .recommend import Objective
+from .objective import MEAN, Objective
 from .region import Loss, Region, descend
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ Gradient = Callable[[Floats], Floats]  # of a loss at one mixture, (K,) -> (K,)
 Acquisition = Literal["noisy_ei", "thompson", "botorch"]
 ACQUISITIONS: tuple[Acquisition, ...] = ("noisy_ei", "thompson", "botorch")
 
-MEAN = Objective("mean")
 N_DRAWS = 64  # joint draws behind noisy expected improvement
 N_CANDIDATES = 256
 N_STARTS = 1  # of the descent, from the best candidates

@@ -12,8 +12,9 @@ import numpy as np
 from .design import sample_design
 from .mixer import Fidelity, Floats
 from .multi_fidelity import FidelityTrend, MultiFidelityMixer
-from .proposals import ACQUISITIONS, MEAN, Acquisition, expected_improvement, propose
-from .recommend import Objective, Recommendation, recommend
+from .objective import MEAN, Objective
+from .proposals import ACQUISITIONS, Acquisition, expected_improvement, propose
+from .recommend import Recommendation, recommend
 from .region import Region
 from .table import RunTable
 

@@ -19,11 +19,10 @@ from .mixer import (
     check_runs,
     error_correlation,
 )
+from .objective import MEAN, Objective
 from .proposals import Proposing
-from .recommend import Objective
 from .table import RunTable
 
-MEAN = Objective("mean")
 MIN_RUNS = 4
 MIN_LOWER_BOUND = 0.3
 CONFIDENCE = 0.9

@@ -11,13 +11,12 @@ from rich.table import Table
 from ..mixing.design import caps
 from ..mixing.journal import SearchJournal
 from ..mixing.mixer import Fidelity
-from ..mixing.recommend import Objective
+from ..mixing.objective import Objective
 from ..mixing.search import SearchArguments, Trial
 from ..mixing.table import LOSS, WEIGHT
 from .errors import InputError, UsageError
 from .manual import console
-from .mix_command import UNLIMITED, _located, _read_domains, _write_csv
-from .run_directory import write_json
+from .mix_files import UNLIMITED, located, parse_objective, read_domains, write_csv, write_mixture
 
 MIN_RUNS = 4  # before a mixture is recommended
 
@@ -40,7 +39,7 @@ def search(arguments: argparse.Namespace) -> None:
             found = journal.search.recommend()
             console().print(found.sentence, style="bold", highlight=False)
             if arguments.recommend is not None:
-                write_json(arguments.recommend, {"format_version": 1, **found.to_dict()})
+                write_mixture(arguments.recommend, found.to_dict())
     except ValueError as error:
         raise UsageError(f"mix search: {error}") from error
 
@@ -54,8 +53,8 @@ def _arguments(given: argparse.Namespace) -> SearchArguments | None:
             "mix search: a new search needs the fidelities to run at; give --rung PARAMETERS:TOKENS once for "
             "each, cheapest first, the target last."
         )
-    names, tokens, max_epochs = _read_domains(given.domains)
-    with _located(given.domains):
+    names, tokens, max_epochs = read_domains(given.domains)
+    with located(given.domains):
         upper = caps(tokens, given.budget, max_epochs).tolist() if given.budget else None
     try:
         return SearchArguments(
@@ -93,26 +92,21 @@ def _fidelity(text: str) -> Fidelity:
 
 
 def _objective(text: str) -> Objective:
-    """What to minimise; metrics are known only from the results.
+    """What to minimise, as `parse_objective` reads it; metrics are known only from the results.
 
     >>> _objective("web=3,code=1").by_metric
     {'web': 3.0, 'code': 1.0}
     """
-    if text in ("mean", "worst"):
-        return Objective("mean" if text == "mean" else "worst")
-    weights = {}
-    for part in text.split(","):
-        name, _, value = part.rpartition("=")
-        try:
-            weights[name] = float(value)
-        except ValueError:
-            raise ValueError(f"objective '{part}' is not mean, worst or METRIC=WEIGHT.") from None
-    return Objective("weighted", weights)
+    if text == "worst":
+        return Objective("worst")
+    if text == "mean" or "=" in text:
+        return parse_objective(text, ("those of the results",))
+    return Objective("expression", expression=text)
 
 
 def _tell(journal: SearchJournal, path: Path) -> None:
     """Read results: the columns trial and loss.METRIC, or a text in failure; others are passed over."""
-    with _located(path):
+    with located(path):
         table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
         names = [name for name in table.column_names if name.startswith(LOSS)]
         if "trial" not in table.column_names or not names:
@@ -144,7 +138,7 @@ def _show(journal: SearchJournal, out: Path | None) -> None:
         screen.print(_trials(journal, search.pending))
     if out is not None:
         columns = [_row(journal, trial) for trial in search.pending]
-        _write_csv(pa.Table.from_pylist(columns) if columns else pa.table({"trial": []}), out)
+        write_csv(pa.Table.from_pylist(columns) if columns else pa.table({"trial": []}), out)
         print(f"{len(columns)} trials in {out}; add loss.METRIC columns and give it back with --results")
 
 

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from ..mixing.design import caps as design_caps
 from ..mixing.design import project_to_capped_simplex, sample_design
 from ..mixing.mixer import Mixer
-from ..mixing.recommend import Objective, Recommendation, recommend
+from ..mixing.objective import Objective
+from ..mixing.recommend import Recommendation, recommend
 from ..mixing.table import RunTable
 from ..mixing.trend_residual import TrendResidualMixer
 from ..proxy_models.ngram import NgramProxy
+from ..streaming.mixture_file import FORMAT_VERSION
 from ..streaming.shards import domain_folder
 from .engines import Engine
 from .errors import InputError
@@ -105,7 +107,14 @@ def choose_mixture(
     with written_whole(folder / "proxies.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
     choice = _choose(section, recipe.seed, tuple(domains), mixer, ngram, natural, upper)
-    write_json(folder / "mixture.json", _mixture_file(choice, available, upper, budget, tokens_hash))
+    facts = {
+        "available_tokens": dict(zip(domains, available.tolist(), strict=True)),
+        "caps": dict(zip(domains, _rounded(upper), strict=True)),
+        "max_epochs": dict.fromkeys(domains, section.max_epochs),
+        "target_tokens": budget,
+        "tokens_hash": tokens_hash,
+    }
+    write_json(folder / "mixture.json", _mixture_file(choice) | facts)
     return choice
 
 
@@ -118,7 +127,13 @@ def target_tokens(recipe: Recipe) -> int:
 
 
 def proxy_tasks(
-    section: Mix, seed: int, tokens: Path, domains: Sequence[str], design: Floats, folder: Path
+    section: Mix,
+    seed: int,
+    tokens: Path,
+    domains: Sequence[str],
+    design: Floats,
+    folder: Path,
+    budget: int,
 ) -> list[TrainingTask]:
     """The design's mixtures in groups that train together.
 
@@ -139,6 +154,7 @@ def proxy_tasks(
                 training_config(section.proxy, section.proxy.n_tokens),
                 section.proxy.validation_tokens,
                 folder / "proxies" / f"group-{start // section.group_size:03d}.parquet",
+                budget if section.match_repetition else None,
             )
         )
     return tasks
@@ -159,7 +175,8 @@ def _one_round(
     assert recipe.mix is not None
     section = recipe.mix
     design = sample_design(natural, section.n_proxies, recipe.seed, upper)
-    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder)
+    budget = target_tokens(recipe)
+    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder, budget)
     missing = [task for task in tasks if not task.result.exists()]
     title = f"   mix: {len(design)} proxies"
     with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
@@ -187,7 +204,8 @@ def _search(
     rungs = rungs_of(section, vocab_size_of(tokens, domains))
     objective = _objective(section, domains, natural, None)
     arguments = search_arguments(section, recipe.seed, domains, natural, upper, objective, rungs)
-    search = ProxySearch(section, tokens, tuple(domains), folder / "search", rungs, engine, progress)
+    budget = target_tokens(recipe) if section.match_repetition else None
+    search = ProxySearch(section, tokens, tuple(domains), folder / "search", rungs, engine, progress, budget)
     journal, table = search.run(arguments, lambda weights, at: ngram.losses(weights, at.n_tokens))
     return table, journal.search.surrogate()
 
@@ -236,9 +254,9 @@ def _objective(section: Mix, domains: Sequence[str], natural: Floats, runs: RunT
     """
     if section.objective == "natural":
         return Objective("weighted", dict(zip(domains, natural.tolist(), strict=True)))
-    if section.objective == "worst" and runs is None:
-        return Objective("worst")
     if section.objective == "worst":
+        if runs is None:
+            return Objective("worst")
         return Objective("worst", dict(zip(runs.metric_names, runs.metrics[0].tolist(), strict=True)))
     if section.objective == "mean":
         return Objective("mean")
@@ -249,19 +267,13 @@ def _rounded(weights: Any) -> list[float]:
     return [round(float(weight), 9) for weight in weights]
 
 
-def _mixture_file(
-    choice: Choice, available: NDArray[np.int64], upper: Floats, budget: int, tokens_hash: str
-) -> dict[str, Any]:
-    """What ``mixture.json`` holds: the weights first, then everything they rest on."""
+def _mixture_file(choice: Choice) -> dict[str, Any]:
+    """What ``mixture.json`` says of the choice: the weights first, then what they rest on."""
     return {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "weights": choice.mixtures["chosen"],
         "mixtures": dict(choice.mixtures),
         "objective": {"kind": choice.objective.kind, "by_metric": dict(choice.objective.by_metric or {})},
         "recommendation": choice.recommendation.to_dict(),
-        "available_tokens": dict(zip(choice.domains, available.tolist(), strict=True)),
-        "caps": dict(zip(choice.domains, _rounded(upper), strict=True)),
-        "target_tokens": budget,
-        "tokens_hash": tokens_hash,
         "notes": list(choice.notes),
     }

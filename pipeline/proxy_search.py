@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..mixing.journal import SearchJournal
 from ..mixing.mixer import Fidelity
 from ..mixing.multi_fidelity import FidelityTrend
-from ..mixing.recommend import Objective
+from ..mixing.objective import Objective
 from ..mixing.search import SearchArguments, Trial
 from .engines import Engine
 from .errors import InputError
@@ -102,6 +102,7 @@ class ProxySearch:
 
     Attributes:
         folder: of the journal and of one file of results for each group of trials.
+        target_tokens: of the run whose repetition the proxies match; see `TrainingTask`.
     """
 
     section: Mix
@@ -111,6 +112,7 @@ class ProxySearch:
     rungs: Sequence[Rung]
     engine: Engine
     progress: RunProgress
+    target_tokens: int | None = None
 
     def run(self, arguments: SearchArguments, trend: FidelityTrend | None) -> tuple[SearchJournal, pa.Table]:
         """The finished search, and the rows of all its proxies.
@@ -174,6 +176,7 @@ class ProxySearch:
             rung.config,
             rung.validation_tokens,
             self.folder / "proxies" / f"{_name(group[0])}.parquet",
+            self.target_tokens,
         )
 
 

@@ -45,6 +45,7 @@ class TrainingTask:
     config: TrainingConfig
     validation_tokens: int
     result: Path
+    target_tokens: int | None = None  # of the run whose epochs the domains are sub-sampled to
 
 
 def training_config(model: Model, n_tokens: int, n_evaluations: int = 1) -> TrainingConfig:
@@ -85,6 +86,7 @@ def run_training(task: TrainingTask) -> int:
             seeds=task.seeds,
             n_validation_rows=max(1, task.validation_tokens // task.shape.sequence_length),
             models_per_group=len(task.names),
+            target_tokens=task.target_tokens,
         )
     except ValueError as error:
         raise InputError(f"training {', '.join(task.names)}: {error}") from error

@@ -331,6 +331,11 @@ class Mix(Section):
         None, description="Training budget that max_epochs refers to. Default: train.n_tokens."
     )
     max_epochs: PositiveFloat = Field(4.0, description="How often a domain may be repeated in that budget.")
+    match_repetition: bool = Field(
+        False,
+        description="Let proxies read domains sub-sampled by proxy tokens / target tokens, so that a domain "
+        "repeats as often in a proxy as in the run that the mixture is for.",
+    )
     trust_region: PositiveFloat = Field(
         0.5, description="Largest Kullback-Leibler divergence of the mixture from the natural one, in nats."
     )

@@ -82,7 +82,8 @@ def test_results_told_twice_change_nothing_and_others_are_refused(folder, capsys
         (["--domains", "domains.csv", "--rung", "10"], 2, "--rung '10' is not PARAMETERS:TOKENS"),
         ([*NEW, "--runs", "1"], 2, "budget: 1 runs at the target"),
         ([*NEW, "--acquisition", "ucb"], 2, "acquisition: 'ucb'; it is one of noisy_ei"),
-        ([*NEW, "--objective", "code"], 2, "objective 'code' is not mean, worst or METRIC=WEIGHT"),
+        ([*NEW, "--objective", "code=x"], 2, "objective 'code=x' is no METRIC=WEIGHT"),
+        ([*NEW, "--objective", "max(code"], 2, "objective: cannot read this"),
         ([*NEW, "--budget", "1e9"], 3, "domains.csv: a budget of 1B tokens cannot be filled"),
     ],
 )
