@@ -24,6 +24,7 @@ ACQUISITIONS: tuple[Acquisition, ...] = ("noisy_ei", "thompson", "botorch")
 N_DRAWS = 64  # joint draws behind noisy expected improvement
 N_CANDIDATES = 256
 N_STARTS = 1  # of the descent, from the best candidates
+MAX_STEPS = 25  # of the descent: an acquisition is no surface to polish
 N_REDRAWS = 8  # of a Thompson draw whose optimum is pending already
 SMOOTHING = 0.02  # of the improvement, in the objective's spread over the candidates
 
@@ -179,7 +180,7 @@ def _optimum(
     values = loss(candidates)
     order = np.argsort(values, kind="stable")
     if smooth:
-        ends = [descend(loss, region, candidates[i], gradient) for i in order[:N_STARTS]]
+        ends = [descend(loss, region, candidates[i], gradient, MAX_STEPS) for i in order[:N_STARTS]]
         ends = [w for end in ends for w in (region.without_small(end), region.pull(end))]
         candidates = np.vstack([candidates, *ends])
         values = loss(candidates)

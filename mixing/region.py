@@ -82,7 +82,11 @@ class Region:
 
 
 def descend(
-    loss: Loss, region: Region, start: Floats, gradient: Callable[[Floats], Floats] | None = None
+    loss: Loss,
+    region: Region,
+    start: Floats,
+    gradient: Callable[[Floats], Floats] | None = None,
+    max_steps: int = 60,
 ) -> Floats:
     """SLSQP with derivatives towards each domain: those along e_k - w differ from the gradient by a constant,
     which the constraint on the sum makes immaterial, and every mixture evaluated stays on the simplex.
@@ -122,6 +126,6 @@ def descend(
         method="SLSQP",
         bounds=list(zip(low, high, strict=True)),
         constraints=constraints,
-        options={"maxiter": 60, "ftol": 1e-6},
+        options={"maxiter": max_steps, "ftol": 1e-6},
     )
     return np.asarray(np.nan_to_num(np.clip(result.x, low, high)))
