@@ -4,9 +4,9 @@
 
 FOLDER holds one folder a domain with `*.jsonl.zst` files. cuvee and each peer run in virtual environments of
 their own below build/peers, made if they are not there. CPU seconds are those of whole processes, start and
-imports included, except for signatures, which are timed inside their process. --quick takes three domains,
-one threshold, small corpora and no peer but rensa: under a minute once the environments are there. The last
-line with --json is one JSON object.
+imports included, except for signatures, which are timed inside their process. All parts take an estimated 12
+minutes on a quiet machine once the environments are there, of which datatrove takes five. --quick takes three
+domains, one threshold, small corpora and no peer but rensa. The last line with --json is one JSON object.
 """
 
 import argparse

@@ -6,47 +6,37 @@ FOLDER/corpus/dev holds one folder a domain with `*.jsonl.zst` files; the docume
 taken. Each peer runs in an environment of its own below build/peers, which is made if it is not there.
 Agreement is asked twice: with our words and sentences handed to datatrove in place of spaCy's, and with
 datatrove as it is; where datatrove as it is decides otherwise, the table names the cause. CPU seconds are
-those of whole processes, start, imports, reading, writing and report included; kernels are timed alone.
-Extraction and languages are those of `benchmarks.web` and `benchmarks.languages`. The last line with --json
-is one JSON object.
+those of whole processes that read, filter and write, without those of a run over one document
+(`filters_speed`); kernels are timed alone, in this process. Two workers are `filters_workers`; extraction,
+archives and languages are those of `benchmarks.web` and `benchmarks.languages`. The last line with --json is
+one JSON object.
 """
 
 import argparse
 import json
-import resource
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.filters_agreement import PEER_SCRIPT, PEERS, ROOT, agreement, environment, evenly, families
+from benchmarks.filters_agreement import PEERS, ROOT, agreement, evenly, families
+from benchmarks.filters_speed import speed
+from benchmarks.filters_workers import two_workers
 from cuvee.operators import word_pass
 from cuvee.operators.base import Filter
+from cuvee.operators.pii import Pii
 from cuvee.operators.word_pass import Profile
-from cuvee.pipeline.curation import Curation
-from cuvee.pipeline.engines import LocalEngine
-from cuvee.pipeline.plan import make_plan
-from cuvee.pipeline.progress import RunProgress
-from cuvee.pipeline.recipe import load_recipe
-from cuvee.pipeline.run_directory import opened
 from cuvee.pipeline.shard_work import cut_into_batches
 
 SHARED = ROOT.parent / "shared"
-TIMES_DOLMA = {"data-juicer 1.6.1": 1.28 / 1.20, "nemo-curator 1.4.0": 1.35 / 1.20}
-"""MB per CPU-second of their own English filters as a multiple of Dolma's, taken once on documents of this
-corpus on an idle machine, since the two install gigabytes."""
 PROFILES: tuple[Profile, ...] = ("paper", "datatrove", "dclm", "uax29")
 N_QUICK = 150
 
@@ -64,29 +54,54 @@ def main() -> None:
     if not corpus.is_dir():
         sys.exit(f"{corpus} is not there; name the folder that holds corpus/dev with --shared")
     texts = english_texts(corpus)
-    texts = texts[::8] if arguments.quick else texts
-    n_peer = arguments.peer_docs or (N_QUICK if arguments.quick else len(texts))
-    sample = evenly(texts, n_peer)
+    few = texts[::8]
+    n_docs = arguments.peer_docs or (N_QUICK if arguments.quick else len(texts))
     console = Console(width=118)
-    table = pa.table({"text": pa.array(texts, pa.large_string())})
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = kernel_speed(console, table) | profiles(console, table)
-        figures |= speed(console, Path(scratch), texts, sample, arguments.peers, 1 if arguments.quick else 8)
+    table = pa.table({"text": pa.array(few if arguments.quick else texts, pa.large_string())})
+    figures = kernel_speed(console, table) | profiles(console, table)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        copies = (1, 2) if arguments.quick else (1, 4, 16)
+        timed = evenly(texts, n_docs if arguments.quick else n_docs // 2)
+        read = texts[::2] if arguments.quick else texts
+        figures |= speed(console, scratch, read, timed, arguments.peers, copies)
+        workers = (few, 2, (1, 2)) if arguments.quick else (texts[::2], 8, (1, 4))
+        figures |= two_workers(console, scratch, *workers)
         if "datatrove" in arguments.peers:
-            figures |= agreement(console, Path(scratch), sample)
-    figures |= extraction_and_languages(arguments.shared, 8 if arguments.quick else 1)
+            figures |= agreement(console, scratch, evenly(texts, n_docs))
+    figures |= reading_and_languages(console, arguments.shared, 8 if arguments.quick else 1)
     if arguments.json:
         print(json.dumps(figures))
 
 
-def extraction_and_languages(shared: Path, step: int) -> dict[str, Any]:
-    """The figures of pages and of languages, which have benchmarks of their own."""
+def reading_and_languages(console: Console, shared: Path, step: int) -> dict[str, Any]:
+    """The figures of pages, archives and languages, which have benchmarks of their own, and those of PII."""
     from benchmarks import languages, web
 
-    extraction = web.extraction(web.unpacked(shared / "web" / "web-dev.tar.zst"), step)
-    rows = web.read_corpus(shared / "corpus" / "dev", step)
-    labelled = [row for row in rows if row["domain"] == "multilingual" and row.get("lang")]
-    return extraction | {"language_accuracy": languages.language_accuracy(labelled)}
+    pages = web.unpacked(shared / "web" / "web-dev.tar.zst")
+    rows = list(web.read_corpus(shared / "corpus" / "dev", step))
+    labelled = languages.read_rows(shared / "corpus" / "dev" / "multilingual")
+    found = web.extraction(pages, step) | web.archives(pages)
+    found |= {"language_accuracy": languages.language_accuracy(labelled)}
+    return found | {"fineweb2_kept": languages.kept_by_method(labelled, console)} | pii_rates(console, rows)
+
+
+def pii_rates(console: Console, rows: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """How many addresses and phone numbers `pii` replaces in each domain."""
+    kinds = ("emails", "ips", "phones")
+    shown = Table("domain", "documents", *kinds, "documents changed", title="Personal data replaced")
+    rates: dict[str, dict[str, float]] = {}
+    for domain in sorted({row["domain"] for row in rows}):
+        texts = [row["text"] for row in rows if row["domain"] == domain]
+        found = Pii().apply(pa.table({"text": pa.array(texts, pa.large_string())}))
+        counts = [found[f"pii.n_{kind}"].to_numpy() for kind in kinds]
+        rates[domain] = {"n_docs": len(texts)} | {
+            kind: int(count.sum()) for kind, count in zip(kinds, counts, strict=True)
+        }
+        changed = rates[domain]["documents_changed"] = float((sum(counts) > 0).mean())
+        shown.add_row(domain, *(f"{rates[domain][name]:,}" for name in ("n_docs", *kinds)), f"{changed:.1%}")
+    console.print(shown)
+    return {"pii": rates}
 
 
 def english_texts(folder: Path) -> list[str]:
@@ -97,11 +112,6 @@ def english_texts(folder: Path) -> list[str]:
             rows = map(orjson.loads, filter(bytes.strip, stream.read().split(b"\n")))
             texts += [row["text"] for row in rows if row.get("lang") == "en"]
     return texts
-
-
-def megabytes(texts: Sequence[str]) -> float:
-    """UTF-8 megabytes."""
-    return sum(len(text.encode()) for text in texts) / 1e6
 
 
 def kernel_speed(console: Console, table: pa.Table) -> dict[str, Any]:
@@ -171,118 +181,6 @@ def profiles(console: Console, table: pa.Table) -> dict[str, Any]:
         shown.add_row(profile, *(f"{share:.1%}" for share in dropped[profile].values()))
     console.print(shown)
     return {"dropped_by_profile": dropped}
-
-
-def measured(command: Sequence[str | Path], **options: Any) -> tuple[float, float]:
-    """(CPU seconds, wall seconds) of a command and its children."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu, time.perf_counter() - start
-
-
-def speed(
-    console: Console, scratch: Path, texts: list[str], sample: list[str], peers: Sequence[str], n_copies: int
-) -> dict[str, Any]:
-    """Megabytes per CPU-second of FineWeb's chain, files in and files out, ours and the peers'."""
-    rates: dict[str, float] = {}
-    columns = ("tool", "MB", "CPU s", "wall s", "MB/CPU-s")
-    shown = Table(*columns, title="FineWeb's chain, whole processes, one worker")
-
-    def note(name: str, documents: Sequence[str], command: Sequence[str | Path]) -> None:
-        cpu, wall = measured(command, cwd=scratch)
-        rates[name] = megabytes(documents) / cpu
-        row = (f"{megabytes(documents):.1f}", f"{cpu:.1f}", f"{wall:.1f}", f"{rates[name]:.2f}")
-        shown.add_row(name, *row)
-
-    few, some, all_of_them = (write_documents(scratch / str(n), texts * n) for n in (1, 2, n_copies))
-    cuvee = Path(sys.executable).with_name("cuvee")
-    for profile in ("paper", "datatrove"):
-        for documents, n in ((few, 1), (all_of_them, n_copies)):
-            recipe = write_recipe(scratch, profile, documents)
-            command = [cuvee, "run", recipe, "--workers", "1", "--run-dir", scratch / f"{profile}-{n}"]
-            note(f"cuvee {profile}" + ("" if n == n_copies else ", once"), texts * n, command)
-    folder = write_documents(scratch / "sample", sample)
-    if "datatrove" in peers:
-        python = environment("datatrove")
-        note("datatrove", sample, [python, PEER_SCRIPT, "chain", folder, scratch / "datatrove"])
-    if "dolma" in peers:
-        note("dolma", sample, dolma_command(folder, scratch))
-    console.print(shown)
-    ours, dolma = rates["cuvee datatrove"], rates.get("dolma")
-    times_dolma = max(1.0, *TIMES_DOLMA.values())
-    return {
-        "mb_per_cpu_s": rates,
-        "ratio_datatrove": ours / rates["datatrove"] if "datatrove" in rates else None,
-        "ratio_best_other": ours / (times_dolma * dolma) if dolma else None,
-        "ratio_dolma": ours / dolma if dolma else None,
-        "two_workers": two_workers(console, scratch, {"filters": all_of_them, "language": some}),
-    }
-
-
-def two_workers(console: Console, scratch: Path, documents: dict[str, Path]) -> dict[str, float]:
-    """How many times as fast two workers curate as one: the least seconds of two turns each, here."""
-    chains: dict[str, list[Any]] = {"filters": fineweb_chain("datatrove"), "language": ["language"]}
-    shown = Table("stage", "one worker, s", "two workers, s", "times as fast", title="Workers of one process")
-    found = {}
-    for name, chain in chains.items():
-        loaded = load_recipe(write_recipe(scratch, name, documents[name], chain))
-        walls: dict[int, list[float]] = {1: [], 2: []}
-        for turn in range(2):
-            for n_workers, seconds in walls.items():
-                run_dir = scratch / f"{name}-{n_workers}-{turn}"
-                with opened(run_dir), closing(LocalEngine(n_workers)) as engine:
-                    plan = make_plan(loaded, run_dir)
-                    start = time.perf_counter()
-                    Curation(plan, loaded.recipe, run_dir, engine, RunProgress()).run()
-                    seconds.append(time.perf_counter() - start)
-                shutil.rmtree(run_dir)
-        found[name] = min(walls[1]) / min(walls[2])
-        shown.add_row(name, *(f"{min(seconds):.1f}" for seconds in walls.values()), f"{found[name]:.2f}")
-    console.print(shown)
-    return found
-
-
-def write_documents(folder: Path, texts: Sequence[str]) -> Path:
-    """One JSONL file below `folder`."""
-    folder.mkdir(exist_ok=True)
-    rows = (orjson.dumps({"id": str(i), "text": text, "source": "dev"}) for i, text in enumerate(texts))
-    (folder / "documents.jsonl").write_bytes(b"\n".join(rows))
-    return folder
-
-
-def write_recipe(scratch: Path, name: str, documents: Path, chain: Sequence[Any] | None = None) -> Path:
-    """A recipe of FineWeb's chain under the profile `name`, or of another chain."""
-    recipe = {
-        "name": name,
-        "inputs": [{"source": "dev", "path": str(documents / "*.jsonl")}],
-        "curate": list(chain or fineweb_chain(name)),
-    }
-    path = scratch / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
-    return path
-
-
-def fineweb_chain(profile: str) -> list[dict[str, Any]]:
-    """FineWeb's filters in its order."""
-    return [
-        {"gopher_repetition": {"profile": profile}},
-        {"gopher_quality": {"profile": profile}},
-        {"c4": {"profile": profile, "require_terminal_punctuation": False}},
-        {"fineweb": {"profile": profile}},
-    ]
-
-
-def dolma_command(folder: Path, scratch: Path) -> list[str | Path]:
-    """dolma's taggers for the same papers: all scores, nothing applied."""
-    (folder / "documents").mkdir(exist_ok=True)
-    target = folder / "documents" / "documents.jsonl"
-    target.write_bytes((folder / "documents.jsonl").read_bytes())
-    subprocess.run(["gzip", "-f", target], check=True)
-    dolma = environment("dolma").with_name("dolma")
-    taggers = ["--taggers", "gopher_v2", "c4_v2", "--processes", "1"]
-    return [dolma, "tag", "--documents", f"{folder}/documents/*.gz", "--experiment", "e", *taggers]
 
 
 if __name__ == "__main__":

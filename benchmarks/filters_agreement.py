@@ -1,6 +1,7 @@
 """Agreement of the filters with datatrove: decisions, reasons and scores, and why some differ."""
 
 import subprocess
+import sys
 import venv
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ T = TypeVar("T")
 Difference = tuple[int, str | None, str | None]
 """A document, our reason, datatrove's."""
 ROOT = Path(__file__).resolve().parents[1]
+N_PROCESSES = 2
 N_SCORED = 1_000
 """Documents whose scores are compared one by one; decisions are compared on all."""
 DOCUMENT_RULES = {"lorem_ipsum", "curly_bracket", "too_few_sentences"}
@@ -162,12 +164,19 @@ def word_cause(ours: Sequence[str], theirs: Sequence[str]) -> str:
 
 
 def run_peer(job: str, rows: Sequence[dict[str, Any]], scratch: Path, *extra: str) -> list[dict[str, Any]]:
-    """What datatrove says of each document."""
-    documents, out = scratch / "documents.jsonl", scratch / "out.jsonl"
-    with documents.open("wb") as stream:
-        stream.writelines(orjson.dumps(row) + b"\n" for row in rows)
-    subprocess.run([environment("datatrove"), PEER_SCRIPT, job, documents, out, *extra], check=True)
-    return [orjson.loads(line) for line in out.read_bytes().splitlines()]
+    """What datatrove says of each document; it works in `N_PROCESSES` processes."""
+    python, running = environment("datatrove"), []
+    for part in range(N_PROCESSES):
+        documents, out = scratch / f"documents-{part}.jsonl", scratch / f"out-{part}.jsonl"
+        with documents.open("wb") as stream:
+            stream.writelines(orjson.dumps(row) + b"\n" for row in rows[part::N_PROCESSES])
+        running.append((subprocess.Popen([python, PEER_SCRIPT, job, documents, out, *extra]), out))
+    found: list[dict[str, Any]] = [{}] * len(rows)
+    for part, (process, out) in enumerate(running):
+        if process.wait():
+            sys.exit(f"{PEER_SCRIPT} {job} failed")
+        found[part::N_PROCESSES] = [orjson.loads(line) for line in out.read_bytes().splitlines()]
+    return found
 
 
 def peer_rows(sample: list[str], scored: dict[str, Any]) -> Iterator[dict[str, Any]]:

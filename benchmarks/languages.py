@@ -1,4 +1,4 @@
-"""Languages: accuracy of their identification, words of scripts without spaces, normal forms.
+"""Languages: accuracy of their identification, thresholds by language, words without spaces, normal forms.
 
     python -m benchmarks.languages [--corpus FOLDER] [--quick] [--json]
 
@@ -28,8 +28,11 @@ from rich.table import Table
 from cuvee.kernels.case_folding import casefold
 from cuvee.kernels.normal_forms import Form, normalize
 from cuvee.kernels.words import words
+from cuvee.operators.base import set_columns
+from cuvee.operators.fineweb2 import Fineweb2
 from cuvee.operators.icu import icu_words
 from cuvee.operators.language import LANGUAGES, Language
+from cuvee.operators.language_thresholds import Method
 from cuvee.operators.text_column import text_buffers
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus" / "dev" / "multilingual"
@@ -54,6 +57,7 @@ def main() -> None:
     console = Console(width=118)
     figures = {
         "language_accuracy": language_accuracy(rows, console),
+        "fineweb2_kept": kept_by_method(rows, console),
         "words_mb_per_cpu_s": word_speed(rows, console),
         "normal_forms_mb_per_cpu_s": normal_form_speed(rows, console),
         "quick": arguments.quick,
@@ -165,6 +169,29 @@ def _show_accuracy(console: Console, figures: dict[str, Any]) -> None:
         f"cuvee {figures['cpu_s']['cuvee']:.2f}, fastText {figures['cpu_s']['fasttext']:.2f}",
         highlight=False,
     )
+
+
+def kept_by_method(rows: Sequence[dict[str, Any]], console: Console) -> dict[str, dict[str, float]]:
+    """The share of documents that `fineweb2` keeps by each of its methods, and the most frequent reasons.
+
+    Thresholds come from the same documents, the reference is their English.
+    """
+    ids, lang = pa.array(map(str, range(len(rows)))), pa.array([row["lang"] for row in rows])
+    table = set_columns(_table(rows), {"id": ids, "lang": lang})
+    table = set_columns(table, dict(Language().scores(table)))
+    sample = Fineweb2().merge([Fineweb2().observe(table)])
+    shown = Table("method", "kept", "most dropped for", title="fineweb2, share of documents kept")
+    kept: dict[str, dict[str, float]] = {}
+    for method in get_args(Method):
+        operator = Fineweb2(method=method)
+        scores = operator.scores(table, operator.finish(sample))
+        reasons = Counter(operator.reasons(scores).cast(pa.string()).to_pylist())
+        kept[method] = {"kept": reasons.pop(None, 0) / len(rows)}
+        kept[method] |= {str(reason): n / len(rows) for reason, n in reasons.most_common()}
+        most = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(6))
+        shown.add_row(method, f"{kept[method]['kept']:.3f}", most)
+    console.print(shown)
+    return kept
 
 
 def word_speed(rows: Sequence[dict[str, Any]], console: Console) -> dict[str, dict[str, float]]:

@@ -58,7 +58,7 @@ def main() -> None:
             if part != "peers":
                 figures |= PARTS[part](sources, folder, arguments.quick)
         if "peers" in parts and not arguments.no_peers:
-            found, absent = peers(folder, cpu_seconds=2 if arguments.quick else 4)
+            found, absent = peers(folder, cpu_seconds=1 if arguments.quick else 4)
             for name, of_peer in found.items():
                 figures["mtok_per_cpu_s"][name] = of_peer.pop("mtok_per_cpu_s")
             figures |= {"peers": found, "absent": absent}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
-    "torchdata": ["torchdata>=0.11", "torch"],
+    "torchdata": ["torchdata>=0.11", "torch", "numpy"],
     "litdata": ["litdata>=0.2.76", "torch"],
     "mosaic": ["mosaicml-streaming>=0.13", "torch"],
     "grain": ["grain>=0.2.18"],
@@ -71,12 +72,13 @@ def environment(folder: Path, packages: Sequence[str]) -> Path:
     python = folder / "bin" / "python"
     if not (folder / "installed").exists():
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "uv>=0.5"], check=True)
+        run = partial(subprocess.run, check=True, capture_output=True, text=True)
+        run([python, "-m", "pip", "install", "--quiet", "uv>=0.5"])
         install = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
         for place in os.environ.get("PIP_FIND_LINKS", "").split():
             install += ["--find-links", place]
         wanted = [f"torch=={torch_version()}" if name == "torch" else name for name in packages]
-        subprocess.run([*install, *wanted], check=True, env=os.environ | uv_options(os.environ))
+        run([*install, *wanted], env=os.environ | uv_options(os.environ))
         (folder / "installed").touch()
     return python
 

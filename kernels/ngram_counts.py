@@ -125,7 +125,7 @@ def _find(key: np.uint64, keys: Keys, table: Integers) -> int:
     slot = avalanche(key) & mask
     while table[slot] >= 0:
         if keys[table[slot]] == key:
-            return table[slot]
+            return int(table[slot])
         slot = (slot + np.uint64(1)) & mask
     return -1
 

@@ -93,7 +93,7 @@ def mixture_losses_reference(
     for w in np.asarray(weights, dtype=np.float64):
         p3 = trigram_probabilities(tables, w, n_tokens, back_off)
         rows.append(-np.bincount(of, tables.trigram_share * np.log(p3), n_domains))
-    return np.array(rows).reshape(len(rows), n_domains)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), n_domains)
 
 
 def trigram_probabilities(tables: TrigramTables, w: Floats, n_tokens: float, back_off: BackOff) -> Floats:

@@ -25,8 +25,8 @@ class MixMinMixer(CrossFittedMixer):
     a and b, and tell how far mixed predictions are from models of mixed text.
 
     Args:
-        probabilities: metric -> float64, (n, K), q_k of n held-out tokens, the domains in the runs' order. Of
-            n-gram proxies: `TrigramProxy.token_probabilities`.
+        probabilities: metric -> domain -> float64, (n,), q_k of n held-out tokens of the metric's text. Of
+            n-gram proxies: the columns of `TrigramProxy.token_probabilities`.
         shares: metric -> float64, (n,), each token's share of the metric's text; equal by default.
 
     Source: MixMin (Thudi et al. 2025). There w is the minimum, by exponentiated gradient descent over the
@@ -35,7 +35,7 @@ class MixMinMixer(CrossFittedMixer):
         more domains than training does. The affine part is ours.
     """
 
-    probabilities: Mapping[str, Floats] | None = None
+    probabilities: Mapping[str, Mapping[str, Floats]] | None = None
     shares: Mapping[str, Floats] | None = None
 
     def fit_surface(self, weights: Floats, metrics: Floats) -> Surface:
@@ -46,16 +46,18 @@ class MixMinMixer(CrossFittedMixer):
 
     def _cross_entropies(self, weights: Floats) -> Floats:
         """(M, J), by the probabilities alone."""
-        given, names = self.probabilities or {}, self.runs.metric_names
-        expected = (len(self.runs.domain_names),)
-        for name in names:
-            if name not in given or np.shape(given[name])[1:] != expected:
-                found = f"an array of shape {np.shape(given[name])}" if name in given else "none"
+        given, domains = self.probabilities or {}, self.runs.domain_names
+        columns = []
+        for metric in self.runs.metric_names:
+            missing = [name for name in domains if name not in given.get(metric, {})]
+            if missing:
                 raise ValueError(
-                    f"mixmin: probabilities of metric '{name}': found {found}; it needs (n_tokens, "
-                    f"{expected[0]}), what a model of each domain alone gives each held-out token."
+                    f"mixmin: probabilities of metric '{metric}' lack domain '{missing[0]}'; give what a "
+                    "model of each domain alone gives each held-out token of the metric's text."
                 )
-        return np.column_stack([self._cross_entropy(weights, name, given[name]) for name in names])
+            q = np.column_stack([given[metric][name] for name in domains])
+            columns.append(self._cross_entropy(weights, metric, q))
+        return np.column_stack(columns)
 
     def _cross_entropy(self, weights: Floats, name: str, q: Floats) -> Floats:
         shares = np.full(len(q), 1 / len(q)) if self.shares is None else self.shares[name]

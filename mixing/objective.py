@@ -133,7 +133,8 @@ def _check(node: ast.expr, source: str) -> None:
 
 def _value(node: ast.expr, columns: Mapping[str, Floats], source: str) -> Any:
     match node:
-        case ast.Name(id=name) | ast.Subscript(slice=ast.Constant(value=name)):
+        case ast.Name() | ast.Subscript():
+            name = node.id if isinstance(node, ast.Name) else ast.literal_eval(node.slice)
             if name not in columns:
                 near = get_close_matches(name, columns, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(columns)}"

@@ -123,7 +123,7 @@ def nondominated_share(draws: Floats) -> Floats:
             at_most &= column[:, :, None] <= column[:, None, :]
             smaller |= column[:, :, None] < column[:, None, :]
         count += (~np.any(at_most & smaller, axis=1)).sum(axis=0)
-    return count / n_draws
+    return np.asarray(count / n_draws)
 
 
 def _optima(

@@ -94,13 +94,16 @@ class Operator(BaseModel):
     """Part of a stage's hash: raise it when the same parameters give other results."""
     reads: ClassVar[tuple[str, ...]] = ("text",)
     writes: ClassVar[tuple[str, ...]] = ()
-    holds_gil: ClassVar[bool] = False
-    """Whether Python's global lock is held most of the time, so that threads would wait for each other."""
 
     @classmethod
     def columns_read(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
         """The columns that the operator reads with parameters as a recipe has them, not validated yet."""
         return cls.reads
+
+    @property
+    def holds_gil(self) -> bool:
+        """Whether Python's global lock is held most of the time: threads would wait for each other."""
+        return False
 
     @property
     def rewrites_text(self) -> bool:

@@ -11,7 +11,7 @@ from ..kernels.sentences import sentences
 from .base import Filter, Rule, Scores
 from .icu import icu_sentences
 from .text_column import large_strings, one_chunk, text_buffers
-from .word_pass import Profile, column_words, line_words
+from .word_pass import Profile, column_words, holds_gil, line_words
 
 
 class C4(Filter):
@@ -55,6 +55,11 @@ class C4(Filter):
     min_sentences: int = Field(5, ge=0, description="fewest sentences of a document")
     max_lines_lorem_ipsum: int | None = Field(0, ge=0, description='most lines with "lorem ipsum"; null: any')
     max_lines_curly_bracket: int | None = Field(0, ge=0, description='most lines with "{"; null: any')
+
+    @property
+    def holds_gil(self) -> bool:
+        """ICU does while it cuts words."""
+        return holds_gil(self.profile)
 
     def scores(self, table: pa.Table) -> Scores:
         """The columns of `writes`."""

@@ -47,7 +47,6 @@ class Extract(Map):
 
     name = "extract"
     writes = ("text", "extract.n_html_characters")
-    holds_gil = True
 
     extractor: Literal["resiliparse", "trafilatura"] = Field("resiliparse", description="which one extracts")
     main_content: bool = Field(True, description="resiliparse: leave out navigation, headers, footers")
@@ -68,6 +67,11 @@ class Extract(Map):
     def _check_installed(cls, extractor: str) -> str:
         check_installed(extractor, "web" if extractor == "resiliparse" else extractor)
         return extractor
+
+    @property
+    def holds_gil(self) -> bool:
+        """Both extractors do."""
+        return True
 
     def apply(self, table: pa.Table) -> pa.Table:
         """`table` with `text` extracted, and how many characters of HTML it was: int64, 0 for no HTML."""

@@ -10,7 +10,7 @@ from ..kernels.pieces import Cut, pieces
 from ..kernels.text_statistics import newlines
 from .base import Filter, Rule, Scores
 from .text_column import ratio, text_buffers
-from .word_pass import SEGMENTATION, Profile, column_words
+from .word_pass import SEGMENTATION, Profile, column_words, holds_gil
 
 
 class Fineweb(Filter):
@@ -54,6 +54,11 @@ class Fineweb(Filter):
         0.01, ge=0, description="largest share of characters in duplicates of lines"
     )
     max_newlines_per_word: float = Field(0.3, ge=0, description="most newlines for each word")
+
+    @property
+    def holds_gil(self) -> bool:
+        """ICU does while it cuts words."""
+        return holds_gil(self.profile)
 
     def scores(self, table: pa.Table) -> Scores:
         """The columns of `writes`; a ratio over nothing is null."""

@@ -32,7 +32,7 @@ from .language_thresholds import (
     to_yaml,
 )
 from .text_column import one_chunk, text_buffers
-from .word_pass import SEGMENTATION, Profile, column_words
+from .word_pass import SEGMENTATION, Profile, column_words, holds_gil
 
 TABLE = "languages.yaml"
 _WORDS_PER_DOCUMENT = 200
@@ -92,8 +92,9 @@ class Fineweb2(FitFilter):
     - `tail`: drop the worst tenth of each language, for each rule. `english`: the papers' thresholds.
 
     A threshold of n documents has weight n / (n + `prior_documents`) beside the one of all documents of the
-    same script, so small languages borrow from their neighbours, and no threshold leaves a sane range. Stop
-    words are a language's most frequent words (more than 0.8 %, 0.3 % or 0.2 % of all), without English ones.
+    same script, so small languages borrow from their neighbours; but it keeps the median of a language's own
+    documents, and none leaves a sane range. Stop words are a language's most frequent words (more than 0.8 %,
+    0.3 % or 0.2 % of all), without English ones.
 
     The run directory holds the table as `fit/languages.yaml` beside the stage. Review it, and pin it with
     `table`: then nothing is derived. Languages that it does not name have its entry `*`, or the papers'
@@ -102,12 +103,13 @@ class Fineweb2(FitFilter):
     For each adapted threshold the column `margin_...` says how far inside a document is; below 0 it is
     dropped. Short lines, duplicate paragraphs and C4's rules are not asked, as in FineWeb2.
 
-    Source: Penedo et al. 2025, "FineWeb2", and its released configurations; it departs in the weights and
-    ranges, in sampling the corpus itself, and in one segmenter for all languages. Cost: that of
+    Source: Penedo et al. 2025, "FineWeb2", and its released configurations; it departs in the weights,
+    medians and ranges, in sampling the corpus itself, and in one segmenter for all languages. Cost: that of
     `gopher_repetition`, `fineweb` and `gopher_quality`; of the sample, 2 kB for each document.
     """
 
     name = "fineweb2"
+    version = 2
     reads = ("id", "text", "lang")
     writes = (
         *(f"fineweb2.{name}" for name in (*_MEASURED, "n_stop_words", "confidence")),
@@ -150,6 +152,11 @@ class Fineweb2(FitFilter):
         """With the column of the confidence, if one is asked."""
         column = parameters.get("confidence", cls.model_fields["confidence"].default)
         return (*cls.reads, *([column] if column else []))
+
+    @property
+    def holds_gil(self) -> bool:
+        """ICU does while it cuts words."""
+        return holds_gil(self.profile)
 
     def identity(self) -> dict[str, Any]:
         """The parameters, with the table's content for its path."""

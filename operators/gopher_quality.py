@@ -8,7 +8,7 @@ from pydantic import Field
 from ..kernels.text_statistics import MAX_STOP_WORDS, Lines, line_statistics, word_statistics
 from .base import Filter, Rule, Scores
 from .text_column import ratio, text_buffers
-from .word_pass import SEGMENTATION, Profile, column_words
+from .word_pass import SEGMENTATION, Profile, column_words, holds_gil
 
 BULLETS = ("\u2022", "-")
 DCLM_BULLETS = ("\u25cf", "\u2022", "*", "-")
@@ -78,6 +78,11 @@ class GopherQuality(Filter):
         max_length=MAX_STOP_WORDS,
         description="words that real text in its language cannot avoid",
     )
+
+    @property
+    def holds_gil(self) -> bool:
+        """ICU does while it cuts words."""
+        return holds_gil(self.profile)
 
     def scores(self, table: pa.Table) -> Scores:
         """The columns of `writes`; a ratio over nothing is null."""

@@ -12,7 +12,7 @@ from ..kernels.repetition import DUPLICATED, TOP, ngram_repetition
 from ..kernels.text_statistics import n_characters
 from .base import Filter, Rule, Scores
 from .text_column import ratio, text_buffers
-from .word_pass import SEGMENTATION, Profile, column_words
+from .word_pass import SEGMENTATION, Profile, column_words, holds_gil
 
 _LATER = (Cut(2, greedy=True, strip_text=True), Cut(1, greedy=True))
 _ALL = (Cut(2, strip_pieces=True, skip_blank=True), Cut(1, strip_pieces=True, skip_blank=True))
@@ -69,6 +69,11 @@ class GopherRepetition(Filter):
     max_fraction_characters_duplicate_8_grams: Fraction = _limit(0.12, "share of repeated 8-grams")
     max_fraction_characters_duplicate_9_grams: Fraction = _limit(0.11, "share of repeated 9-grams")
     max_fraction_characters_duplicate_10_grams: Fraction = _limit(0.10, "share of repeated 10-grams")
+
+    @property
+    def holds_gil(self) -> bool:
+        """ICU does while it cuts words."""
+        return holds_gil(self.profile)
 
     def scores(self, table: pa.Table) -> Scores:
         """The columns of `writes`; a share of nothing is null."""

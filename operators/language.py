@@ -42,7 +42,6 @@ class Language(Filter):
     name = "language"
     reads = ("text", "lang")
     writes = ("language.label", "language.confidence", "lang")
-    holds_gil = True
 
     keep: list[str] | None = Field(
         None, description="languages that stay, as codes of lid.176; null keeps all"
@@ -59,6 +58,11 @@ class Language(Filter):
                 hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(LANGUAGES)}"
                 raise ValueError(f"unknown language {code!r}; {hint}")
         return keep
+
+    @property
+    def holds_gil(self) -> bool:
+        """The model does while it predicts."""
+        return True
 
     def scores(self, table: pa.Table) -> Scores:
         """Label and confidence, null for a text of white space alone, and `lang` completed."""

@@ -6,15 +6,17 @@ Five methods carry the threshold t of the reference language (English) over to a
 `english`      t itself
 `mean_std`     mu_l + sigma_l (t - mu_en) / sigma_en
 `quantile`     the quantile of l's values at which t lies among the reference's
-`median_ratio` t times median_l / median_en
+`median_ratio` t times median_l / median_en; t itself where median_en is 0, or median_l of a maximum
 `tail`         what cuts off the worst tenth of l's documents
 ============== ===================================================================================
 
 Few documents make noisy thresholds, so with n documents a threshold has weight n / (n + n_0) beside that of
-all documents of the same script, and that one beside the paper's; then it is held to a sane range.
+all documents of the same script, and that one beside the paper's. What is borrowed may not drop most of a
+language that its own threshold keeps: the median stays, of 10 documents or more. Last, a threshold is held to
+a sane range.
 
-Source: FineWeb2 (Penedo et al. 2025), whose derivation is published as tables alone; weights and ranges are
-ours: 43 % of the published tables have a threshold above 1 for a share, which nothing can exceed.
+Source: FineWeb2 (Penedo et al. 2025), whose derivation is published as tables alone; weights, medians and
+ranges are ours: 43 % of the published tables have a threshold above 1 for a share, which nothing can exceed.
 """
 
 import difflib
@@ -44,6 +46,7 @@ ANY = "*"
 TAIL = 0.1
 STOP_WORD_SHARES = (0.008, 0.003, 0.002)
 MIN_STOP_WORDS = 8
+MIN_FOR_MEDIAN = 10
 CONFIDENCE_RANGE = (0.3, 0.9)
 
 
@@ -159,7 +162,11 @@ def _thresholds(
     for limit in LIMITS:
         reference = of_reference.get(limit.metric, np.empty(0))
         shared = _shrunk(limit, of_script[limit.metric], reference, method, n_prior, limit.paper)
-        found = _shrunk(limit, own[limit.metric], reference, method, n_prior, shared)
+        settings = (limit, own[limit.metric], reference, method)
+        found = _shrunk(*settings, n_prior, shared)
+        if method != "english":
+            alone = _shrunk(*settings, 0, shared)
+            found = _keeping_median(found, alone, limit.is_maximum, own[limit.metric])
         thresholds[limit.name] = _rounded(np.clip(found, limit.lowest, limit.highest), limit.is_maximum)
     if (confidence := _confidence(own["confidence"])) is not None:
         thresholds[CONFIDENCE.name] = confidence
@@ -181,6 +188,21 @@ def _shrunk(
         return prior
     found = carried_over(limit.paper, limit.is_maximum, values, reference, method)
     return (len(values) * found + n_prior * prior) / (len(values) + n_prior)
+
+
+def _keeping_median(threshold: float, alone: float, is_maximum: bool, values: Floats) -> float:
+    """The threshold, moved so far that it keeps the median, or what the language's own threshold keeps.
+
+    Lines of Thai end in no mark, so no share of lines with one can be asked of Thai:
+
+    >>> _keeping_median(0.1, 0.0, False, np.zeros(10))
+    0.0
+    """
+    values = values[~np.isnan(values)]
+    if len(values) < MIN_FOR_MEDIAN:
+        return threshold
+    median = float(np.median(values))
+    return max(threshold, min(alone, median)) if is_maximum else min(threshold, max(alone, median))
 
 
 def carried_over(
@@ -205,8 +227,9 @@ def carried_over(
             share = np.mean(reference <= threshold) if is_maximum else np.mean(reference < threshold)
             return _quantile(values, float(share), is_maximum)
         case "median_ratio":
-            median = float(np.median(reference))
-            return threshold * float(np.median(values)) / median if median else threshold
+            median, own = float(np.median(reference)), float(np.median(values))
+            # A share that most documents have none of says nothing of how much is too much.
+            return threshold * own / median if median and (own or not is_maximum) else threshold
         case "tail":
             return _quantile(values, 1 - TAIL if is_maximum else TAIL, is_maximum)
 

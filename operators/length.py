@@ -9,7 +9,7 @@ from pydantic import Field
 from ..kernels.text_statistics import n_characters, newlines
 from .base import Filter, Rule, Scores
 from .text_column import text_buffers
-from .word_pass import SEGMENTATION, Profile, column_words
+from .word_pass import SEGMENTATION, Profile, column_words, holds_gil
 
 
 class Length(Filter):
@@ -33,6 +33,11 @@ class Length(Filter):
     max_words: int | None = Field(None, ge=0, description="most words of a document")
     min_lines: int | None = Field(None, ge=0, description="fewest lines of a document")
     max_lines: int | None = Field(None, ge=0, description="most lines of a document")
+
+    @property
+    def holds_gil(self) -> bool:
+        """ICU does while it cuts words."""
+        return holds_gil(self.profile)
 
     def scores(self, table: pa.Table) -> Scores:
         """The columns of `writes`."""

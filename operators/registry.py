@@ -35,6 +35,7 @@ BUILT_IN = {
     "semantic_dedup": "SemanticDedup",
     "prototype_pruning": "PrototypePruning",
     "pii": "Pii",
+    "symbol_lines": "SymbolLines",
 }
 """Module, which is the operator's name, and class, in the order of a pipeline."""
 ENTRY_POINTS = "cuvee.operators"

@@ -51,6 +51,11 @@ def available_profiles() -> tuple[Profile, ...]:
     return tuple(p for p in SEGMENTATION if p != "icu" or find_spec(icu.PACKAGE) is not None)
 
 
+def holds_gil(profile: Profile) -> bool:
+    """Whether cutting words of the profile holds Python's global lock."""
+    return profile == "icu"
+
+
 class _Last(threading.local):
     """The last word pass of each segmentation that this thread made: the column's buffers and its words."""
 

@@ -20,7 +20,9 @@ MIXER_NAMES = (
     "projektor",
 )
 DOMAINS_HELP = "CSV with the columns domain and tokens, and optionally max_epochs"
-RUNS_HELP = "CSV of weights, or one CSV or Parquet table of weight.DOMAIN and loss.METRIC columns"
+RUNS_HELP = (
+    "CSV of weights; or one CSV or Parquet table of weight.DOMAIN and loss.METRIC columns; or a run directory"
+)
 
 
 def add_mix(commands: Any) -> None:

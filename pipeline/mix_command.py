@@ -4,8 +4,6 @@ import argparse
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -153,9 +151,7 @@ def _fitted(arguments: argparse.Namespace) -> Mixer:
     with located(arguments.runs):
         if arguments.metrics is not None:
             return mixer.fit(RunTable.from_csv(arguments.runs, arguments.metrics, arguments.on))
-        parquet = arguments.runs.suffix == ".parquet"
-        table = pq.read_table(arguments.runs) if parquet else pa.csv.read_csv(arguments.runs)
-        return mixer.fit(RunTable.from_arrow(table))
+        return mixer.fit(RunTable.from_path(arguments.runs))
 
 
 def _objective(text: str, runs: RunTable) -> Objective:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ..operators.base import Decides
 from ..operators.decontaminate import Decontaminate
 from ..operators.duplicates import Duplicates
+from ..operators.fineweb2 import Fineweb2
 from ..operators.word_pass import forget
 from .report_contamination import contamination_part
 from .report_html import (
@@ -27,6 +28,7 @@ from .report_html import (
     share,
     table,
 )
+from .report_languages import language_part
 from .report_lines import N_NEAREST, Line, Near
 from .report_profiles import has_profiles, profile_part, stage_sample
 from .report_rows import NO_DOMAIN, RunRows, StageFiles, fetch
@@ -88,6 +90,8 @@ def _page(rows: RunRows, index: int, measured: Measured, sample: pa.Table | None
         parts += [Html("<h3>Share dropped, by rule and domain</h3>"), _domains_table(rows, index, operator)]
     if isinstance(operator, Decontaminate):
         parts.append(contamination_part(files, operator))
+    if isinstance(operator, Fineweb2):
+        parts.append(language_part(files, operator))
     if lines:
         parts += [Html("<h3>Either side of the line</h3>"), _lines_lead(), *_lines(files, operator, lines)]
     if sample is not None and has_profiles(operator):

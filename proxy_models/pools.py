@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from ..kernels.permutation import permute
+from ..streaming.manifest import TokenDtype
 from ..streaming.shards import TokenStore, domain_folder, shard_name, write_manifest, write_token_shard
 
 
@@ -73,7 +75,9 @@ def _write_pool(store: TokenStore, domain: str, n_tokens: int, folder: Path, see
     parts = [store.read(int(starts[doc]), int(n)) for doc, n in zip(chosen, kept, strict=True)]
     offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
     path = folder / shard_name("train", 0)
-    write_token_shard(path, np.concatenate(parts), offsets, store.doc_ids[chosen], str(store.dtype))
+    write_token_shard(
+        path, np.concatenate(parts), offsets, store.doc_ids[chosen], cast(TokenDtype, str(store.dtype))
+    )
     write_manifest(
         folder,
         domain=domain,

@@ -16,7 +16,12 @@ WORTH = np.array([[0.2, 1.0, 0.3, 0.4], [0.5, 0.1, 0.3, 1.0]])  # of a token of 
 POINTS = {name: np.eye(4)[[i]] for i, name in enumerate(DOMAINS)}
 OPTIONS = {
     "regmix": {"n_trees": 200, "learning_rate": 0.05},
-    "mixmin": {"probabilities": {"code": WORTH[:1], "wiki": WORTH[1:]}},
+    "mixmin": {
+        "probabilities": {
+            metric: {name: WORTH[j, [i]] for i, name in enumerate(DOMAINS)}
+            for j, metric in enumerate(("code", "wiki"))
+        }
+    },
     "projektor": {"vectors": POINTS, "validation": {"code": POINTS["code"], "wiki": POINTS["wiki"]}},
 }
 

@@ -91,7 +91,9 @@ def test_mixmin_on_runs_recovers_its_surface_and_recommend_its_optimum():
     def true(mixtures):
         return (0.3 - np.log(mixtures @ q.T) @ shares)[:, None]
 
-    mixer = MixMinMixer(probabilities={"loss": q}, shares={"loss": shares}).fit(_table(w, true(w)))
+    mixer = MixMinMixer(
+        probabilities={"loss": dict(zip(DOMAINS, q.T, strict=True))}, shares={"loss": shares}
+    ).fit(_table(w, true(w)))
     np.testing.assert_allclose(mixer.predict(new).mean, true(new), atol=1e-9)
     found = recommend(mixer, NATURAL, trust_region=5.0)
     np.testing.assert_allclose(list(found.candidate.values()), target, atol=0.02)
@@ -99,12 +101,10 @@ def test_mixmin_on_runs_recovers_its_surface_and_recommend_its_optimum():
 
 def test_mixmin_says_which_probabilities_it_lacks():
     w = sample_design(NATURAL, 9)
-    with pytest.raises(
-        ValueError, match=r"probabilities of metric 'loss': found none; it needs \(n_tokens, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"probabilities of metric 'loss' lack domain 'books'"):
         MixMinMixer().fit(_table(w, w[:, :1]))
-    with pytest.raises(ValueError, match=r"found an array of shape \(5, 2\)"):
-        MixMinMixer(probabilities={"loss": np.ones((5, 2))}).fit(_table(w, w[:, :1]))
+    with pytest.raises(ValueError, match=r"probabilities of metric 'loss' lack domain 'code'"):
+        MixMinMixer(probabilities={"loss": {"books": np.ones(5)}}).fit(_table(w, w[:, :1]))
     with pytest.raises(ValueError, match="no domain's model gives token 1"):
         mixmin_weights(np.array([[1.0, 0.5], [0.0, 0.0]]))
 

@@ -30,14 +30,40 @@ def test_the_recipe_chooses_what_is_changed(table_of):
     assert result["text"].to_pylist() == ['"é"']
 
 
-@given(st.lists(st.text(st.characters(max_codepoint=0x100)) | st.text("&lt;\x1b[0m\x07\t\n a"), max_size=5))
-def test_the_shortcut_for_ascii_changes_no_result(texts):
+PIECES = ["a", "&lt;", "<b>", "schÃ¶n", "\x0c", "\x07", "\r", "\u2028", "\n", "\n\n"]
+
+
+@given(
+    texts=st.lists(
+        st.text(st.characters(max_codepoint=0x100))
+        | st.text("&lt;\x1b[0m\x07\t\n a")
+        | st.lists(st.sampled_from(PIECES)).map("".join),
+        max_size=5,
+    ),
+    fix_line_breaks=st.booleans(),
+)
+def test_the_shortcut_for_sound_lines_changes_no_result(texts, fix_line_breaks):
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
-    operator = FixUnicode()
+    operator = FixUnicode(fix_line_breaks=fix_line_breaks)
     expected = [ftfy.fix_text(text, operator._config) for text in texts]
     assert (
         operator.apply(pa.table({"text": pa.array(texts, pa.large_string())}))["text"].to_pylist() == expected
     )
+
+
+@pytest.mark.parametrize("line", ["\r\n", "é\n", "\x07\n"])
+def test_equal_lines_are_looked_at_once(table_of, monkeypatch, line):
+    looked_at = []
+    fix_text = ftfy.fix_text
+
+    def noted(text, config):
+        looked_at.append(text)
+        return fix_text(text, config)
+
+    monkeypatch.setattr(ftfy, "fix_text", noted)
+    result = FixUnicode().apply(table_of(f"{line * 1000}é\r\n"))
+    assert sorted(looked_at) == sorted({line, "é\r\n"} - {"\r\n"})
+    assert result["text"].to_pylist() == [fix_text(f"{line * 1000}é\r\n", FixUnicode()._config)]
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -9,9 +9,13 @@ from pydantic import ValidationError
 
 from cuvee.kernels.dictionary_words import dictionary_words_reference
 from cuvee.operators import files, icu
+from cuvee.operators.c4 import C4
+from cuvee.operators.fineweb import Fineweb
+from cuvee.operators.fineweb2 import Fineweb2
 from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.gopher_repetition import GopherRepetition
 from cuvee.operators.icu import icu_sentences, icu_words
+from cuvee.operators.length import Length
 from cuvee.operators.text_column import text_buffers
 
 breakers = pytest.importorskip("icu4py.breakers")
@@ -94,6 +98,12 @@ def test_sentences_end_at_the_marks_of_any_script_and_at_lines():
         pa.chunked_array([["他来了。你呢？\n\n好", "One. two is 3.5 long! Three?", "", " \n"]])
     )
     assert icu_sentences(data, offsets).tolist() == [3, 2, 0, 0]
+
+
+@pytest.mark.parametrize("operator", [C4, Fineweb, Fineweb2, GopherQuality, GopherRepetition, Length])
+def test_filters_hold_the_lock_where_icu_cuts_their_words(operator):
+    assert operator(profile="icu").holds_gil
+    assert not operator(profile="uax29").holds_gil
 
 
 def test_filters_take_the_profile_and_keep_their_contract(documents, check_operator):

@@ -87,9 +87,28 @@ def test_few_documents_weigh_little_beside_those_of_their_script():
     words = {lang: Counter({"the": 1}) for lang in ("en", "de", "nl")}
     alone = _derive(many, words=words)["de"].thresholds[limit.name]
     assert np.isclose(alone, 2 * limit.paper, rtol=0.01)
-    small = _derive({**many, "nl": _values(10, scale=3)}, n_prior=1000, words=words)["nl"]
-    assert small.weight == pytest.approx(10 / 1010)
+    small = _derive({**many, "nl": _values(9, scale=3)}, n_prior=1000, words=words)["nl"]
+    assert small.weight == pytest.approx(9 / 1009)
     assert limit.paper < small.thresholds[limit.name] < 1.6 * limit.paper
+
+
+@pytest.mark.parametrize("method", ["quantile", "mean_std", "median_ratio"])
+def test_a_borrowed_threshold_drops_no_more_than_half_of_a_language(method):
+    name = "min_fraction_lines_with_punctuation"  # Thai has no marks at the ends of sentences
+
+    def thai(n):
+        without_marks = _values(n) | {"fraction_lines_with_punctuation": np.zeros(n)}
+        return _derive({"en": _values(100), "th": without_marks}, method, n_prior=50)["th"].thresholds[name]
+
+    assert thai(9) > 0
+    assert thai(10) == 0
+
+
+def test_a_median_of_zero_makes_no_maximum_stricter():
+    none, some = np.array([0.0, 0.0, 0.9]), np.array([0.1, 0.2, 0.3])
+    assert carried_over(0.3, True, none, some, "median_ratio") == 0.3
+    assert carried_over(0.3, True, some, none, "median_ratio") == 0.3
+    assert carried_over(0.3, False, none, some, "median_ratio") == 0
 
 
 def test_thresholds_stay_in_their_ranges():
