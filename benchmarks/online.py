@@ -1,30 +1,53 @@
 """How well online policies do where the truth is known: simulated domains whose losses follow power laws.
 
-    python -m benchmarks.online [--quick] [--json]
+    python -m benchmarks.online [--parts simulation feedback training] [--jobs 1] [--quick] [--json]
 
-A domain's loss after n of its tokens is E + A (1 + n / n0)**-alpha, and reports add noise. A policy spends
-the run's tokens; what counts is the prior's mean of the domains' losses at the end, without noise. Regret is
-over the best fixed mixture, which is found with the truth at hand; in percent of the loss.
+simulation: a domain's loss after n of its tokens is E + A (1 + n / n0)**-alpha, and reports add noise. A
+policy spends the run's tokens; what counts is the prior's mean of the domains' losses at the end, without
+noise. Regret is over the best fixed mixture, which is found with the truth at hand; in percent of the loss.
+Seeds begin at FIRST_SEED: the default's `pull` was chosen on worlds of the first ten, which are left out.
+
+feedback: CPU time of `loader.feedback` and of the policy's part in asking for the next batch, 64 domains.
+
+training: a tiny transformer on the dev corpus, equal tokens, five seeds, with a mixture that is fixed or
+follows its losses. Held-out loss by the natural weights of the domains, and all domains alike; the
+differences to the natural mixture are paired by seed.
 """
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # before numpy: CPU seconds are those of one core
 
-from cuvee.streaming.policies import Ado, MirrorDescent, Policy
-from cuvee.streaming.published_policies import Aioli, Exp3S, GroupDro, Odm, SkillIt
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from cuvee.streaming import StreamingLoader  # noqa: E402
+from cuvee.streaming.online import OnlineMixing  # noqa: E402
+from cuvee.streaming.policies import Ado, MirrorDescent, Policy  # noqa: E402
+from cuvee.streaming.published_policies import Aioli, Exp3S, GroupDro, Odm, SkillIt  # noqa: E402
+from cuvee.streaming.shards import domain_folder, shard_name, write_manifest, write_token_shard  # noqa: E402
+
+from .online_training import CORPUS, ROOT, Corpus, Setting, interval, objectives, prepare, train  # noqa: E402
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
+PARTS = ("simulation", "feedback", "training")
 N_DOMAINS, N_REPORTS, TOKENS_OF_REPORT = 8, 600, 1e6
+FIRST_SEED = 1000
 SCENARIOS = ("stationary", "irreducible_noise", "saturating", "drifting")
 
 
@@ -113,73 +136,244 @@ def run(of: World, policy: Policy | Floats, seed: int) -> tuple[float, Floats]:
     return of.objective(n_tokens), spent / spent.sum()
 
 
-def simulate(n_seeds: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
+def simulate(n_seeds: int, jobs: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
     """Regrets in percent, by policy and scenario; and the share of tokens that went to the noise domain."""
+    worlds = [(scenario, seed) for scenario in SCENARIOS for seed in range(FIRST_SEED, FIRST_SEED + n_seeds)]
     regrets: dict[str, dict[str, list[float]]] = {}
     to_noise: dict[str, list[float]] = {}
-    for scenario in SCENARIOS:
-        for seed in range(n_seeds):
-            truth = world(scenario, seed)
-            best = truth.best_fixed()
-            fixed: dict[str, Policy | Floats] = {
-                "prior": truth.prior,
-                "uniform": np.full(N_DOMAINS, 1 / N_DOMAINS),
-            }
-            for name, policy in (fixed | {n: make() for n, make in policies(truth).items()}).items():
-                reached, shares = run(truth, policy, seed)
-                regrets.setdefault(name, {}).setdefault(scenario, []).append(100 * (reached / best - 1))
-                if scenario == "irreducible_noise":
-                    to_noise.setdefault(name, []).append(float(shares[0]))
+    for (scenario, _), found in zip(worlds, _mapped(_of_world, worlds, jobs), strict=True):
+        for name, (regret, share) in found.items():
+            regrets.setdefault(name, {}).setdefault(scenario, []).append(regret)
+            if scenario == "irreducible_noise":
+                to_noise.setdefault(name, []).append(share)
     return regrets, {name: float(np.mean(shares)) for name, shares in to_noise.items()}
 
 
-def microseconds_of_update(n_domains: int = 64, n_updates: int = 2000) -> dict[str, float]:
-    """CPU time of `observe` and `weights` together, by policy."""
+def _of_world(scenario: str, seed: int) -> dict[str, tuple[float, float]]:
+    """By policy: regret in percent, and the share of the first domain, in one world."""
+    truth = world(scenario, seed)
+    best = truth.best_fixed()
+    runs: dict[str, Policy | Floats] = {"prior": truth.prior, "uniform": np.full(N_DOMAINS, 1 / N_DOMAINS)}
+    found = {}
+    for name, policy in (runs | {n: make() for n, make in policies(truth).items()}).items():
+        reached, shares = run(truth, policy, seed)
+        found[name] = 100 * (reached / best - 1), float(shares[0])
+    return found
+
+
+def _mapped(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[T]:
+    """What `work` makes of each task, in order, in so many processes."""
+    if jobs == 1:
+        yield from (work(*task) for task in tasks)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(work, *zip(*tasks, strict=True))
+
+
+def microseconds_of_update(n_domains: int = 64, n_updates: int = 1000) -> dict[str, float]:
+    """CPU time of `observe` and `weights` together, by policy: the least of three tries."""
     rng = np.random.default_rng(0)
     prior = rng.dirichlet(np.full(n_domains, 2.0))
-    made: Mapping[str, Policy] = {
-        "mirror_descent (default)": MirrorDescent(prior),
-        "ado": Ado(prior),
-        "odm, released": Odm(prior, form="released"),
-        "exp3s": Exp3S(prior),
-        "group_dro": GroupDro(prior, np.full(n_domains, 2.0)),
+    makers: Mapping[str, Callable[[], Policy]] = {
+        "mirror_descent (default)": lambda: MirrorDescent(prior),
+        "ado": lambda: Ado(prior),
+        "odm, released": lambda: Odm(prior, form="released"),
+        "exp3s": lambda: Exp3S(prior),
+        "group_dro": lambda: GroupDro(prior, np.full(n_domains, 2.0)),
     }
     losses, tokens = rng.uniform(2, 4, (n_updates, n_domains)), np.full(n_domains, 1e5)
-    found = {}
-    for name, policy in made.items():
+
+    def once(policy: Policy) -> float:
         begin = time.process_time()
         for row in losses:
             policy.observe(row, tokens)
             _ = policy.weights
-        found[name] = 1e6 * (time.process_time() - begin) / n_updates
+        return 1e6 * (time.process_time() - begin) / n_updates
+
+    return {name: min(once(make()) for _ in range(3)) for name, make in makers.items()}
+
+
+def microseconds_of_feedback(n_domains: int = 64, n_steps: int = 1000) -> dict[str, float]:
+    """CPU time a step that a policy adds to a loader: `feedback`, and the difference in asking for a batch.
+
+    256 rows of 64 tokens, losses on the CPU; reports every 20 steps (the default) and every step.
+    """
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {f"d{k:02d}": _stream(Path(folder), f"d{k:02d}") for k in range(n_domains)}
+        losses = torch.rand(256)
+
+        def spent(policy: OnlineMixing | None) -> tuple[float, float]:
+            loader = StreamingLoader(
+                sources, sequence_length=64, global_batch=256, policy=policy, prefetch=0, seed=1
+            )
+            asking = telling = 0.0
+            for step in range(n_steps + 100):
+                begin = time.process_time()
+                batch = next(loader)
+                middle = time.process_time()
+                if policy is not None:
+                    loader.feedback(batch, loss_per_row=losses)
+                end = time.process_time()
+                if step >= 100:
+                    asking, telling = asking + middle - begin, telling + end - middle
+            return 1e6 * asking / n_steps, 1e6 * telling / n_steps
+
+        def least(policy: OnlineMixing | None) -> tuple[float, float]:
+            tries = np.array([spent(policy) for _ in range(3)])
+            return float(tries[:, 0].min()), float(tries[:, 1].min())
+
+        without, _ = least(None)
+        found: dict[str, float] = {}
+        for every in (20, 1):
+            asking, telling = least(OnlineMixing(every=every))
+            found |= {
+                f"feedback, report every {every}": telling,
+                f"feedback and policy, report every {every}": telling + asking - without,
+            }
     return found
+
+
+def _stream(folder: Path, domain: str) -> Path:
+    """A domain of 2**18 tokens."""
+    path = domain_folder(folder, domain)
+    values = np.random.default_rng(0).integers(0, 1000, 2**18)
+    offsets = np.arange(0, 2**18 + 1, 2**12)
+    documents = np.arange(offsets.size - 1, dtype=np.uint64)
+    write_token_shard(path / shard_name("train", 0), values, offsets, documents, "uint16")
+    write_manifest(path, domain=domain, vocab_size=1000, tokenizer_hash="none", eos_id=0)
+    return path
+
+
+def training_methods(corpus: Corpus) -> dict[str, tuple[Mapping[str, float], OnlineMixing | None]]:
+    """Weights at the start and policy of each method. 200 reports; ODM warms up for 2 % of the run."""
+    mixing = partial(OnlineMixing, every=2, lag=2)
+    return {
+        "natural": (corpus.natural, None),
+        "uniform": (corpus.uniform, None),
+        "mirror_descent (default)": (corpus.natural, mixing("mirror_descent")),
+        "odm, paper": (corpus.natural, mixing("odm_paper", {"warm_up": 4})),
+        "odm, released": (corpus.natural, mixing("odm_released", {"warm_up": 4})),
+        "ado": (corpus.natural, mixing("ado")),
+    }
+
+
+def _train_one(corpus: Corpus, setting: Setting, method: str, seed: int) -> dict[str, Any]:
+    weights, policy = training_methods(corpus)[method]
+    found = train(corpus, setting, seed, weights, policy=policy)
+    return {"method": method, "seed": seed, "cpu_seconds": found.cpu_seconds, "shares": found.weights} | {
+        "objectives": objectives(found.losses, corpus)
+    }
+
+
+def trainings(
+    corpus: Corpus, setting: Setting, n_seeds: int, jobs: int, kept: Path
+) -> dict[str, dict[str, Any]]:
+    """By method: (mean, half of the 95 % interval) of both objectives, and of their excess over natural's.
+
+    Args:
+        kept: a file with a line for each training that is done, which is not done again.
+    """
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {(row["method"], row["seed"]) for row in rows if row["setting"] == repr(setting)}
+    methods = training_methods(corpus)
+    missing = [(m, seed) for seed in range(n_seeds) for m in methods if (m, seed) not in done]
+    with kept.open("a") as file:
+        for row in _mapped(partial(_train_one, corpus, setting), missing, jobs):
+            rows.append(row | {"setting": repr(setting)})
+            print(json.dumps(rows[-1]), file=file, flush=True)
+    rows = [row for row in rows if row["setting"] == repr(setting) and row["seed"] < n_seeds]
+    return {method: _summary(corpus, rows, method) for method in methods}
+
+
+def _summary(corpus: Corpus, rows: Sequence[Mapping[str, Any]], method: str) -> dict[str, Any]:
+    mine, base = (
+        sorted((row for row in rows if row["method"] == name), key=lambda row: row["seed"])
+        for name in (method, "natural")
+    )
+    found: dict[str, Any] = {"cpu_seconds": float(np.mean([row["cpu_seconds"] for row in mine]))}
+    for objective in ("natural", "uniform"):
+        losses = [row["objectives"][objective] for row in mine]
+        excess = [loss - row["objectives"][objective] for loss, row in zip(losses, base, strict=True)]
+        found[objective], found[f"{objective}_over_natural"] = interval(losses), interval(excess)
+    shares = np.mean([list(row["shares"].values()) for row in mine], axis=0)
+    return found | {"shares": dict(zip(corpus.sources, shares.round(4).tolist(), strict=True))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="4 seeds instead of 20")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--corpus", type=Path, default=CORPUS)
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "build" / "online", help="of the corpus' tokens"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--quick", action="store_true", help="4 seeds instead of 20, 2 instead of 5")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     arguments = parser.parse_args()
-    regrets, to_noise = simulate(4 if arguments.quick else 20)
-    update = microseconds_of_update()
-    table = Table("policy", *SCENARIOS, "worst over prior", "noise's share", "us a report", box=None)
+    console, found = Console(file=sys.stdout, width=150), {}
+    if "simulation" in arguments.parts:
+        found["simulation_regret"] = show_simulation(
+            console, *simulate(4 if arguments.quick else 20, arguments.jobs)
+        )
+    if "feedback" in arguments.parts:
+        found["update_us"] = microseconds_of_update()
+        found["feedback_us"] = microseconds_of_feedback()
+        for name, spent in {**found["update_us"], **found["feedback_us"]}.items():
+            console.print(f"{spent:7.1f} us  {name}", highlight=False)
+    if "training" in arguments.parts:
+        if not arguments.corpus.is_dir():
+            sys.exit(f"{arguments.corpus} is not there; give a folder of domains with --corpus")
+        n_seeds = 2 if arguments.quick else 5
+        setting = Setting()
+        corpus = prepare(arguments.corpus, arguments.folder, setting)
+        kept = arguments.folder / "trainings.jsonl"
+        found["training"] = trainings(corpus, setting, n_seeds, arguments.jobs, kept)
+        show_trainings(console, found["training"], n_seeds)
+    if arguments.json:
+        print(json.dumps(found))
+
+
+def show_simulation(
+    console: Console, regrets: Mapping[str, Mapping[str, Sequence[float]]], to_noise: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Print the table of regrets; what the JSON holds of it."""
+    table = Table("policy", *SCENARIOS, "worst over prior", "noise's share", box=None)
     prior = regrets["prior"]
-    simulation: dict[str, dict[str, Any]] = {}
-    for name, found in regrets.items():
-        means = {scenario: float(np.mean(found[scenario])) for scenario in SCENARIOS}
-        worst = max(float(np.max(np.array(found[s]) - np.array(prior[s]))) for s in SCENARIOS)
+    simulation: dict[str, dict[str, float]] = {}
+    for name, of in regrets.items():
+        means = {scenario: float(np.mean(of[scenario])) for scenario in SCENARIOS}
+        worst = max(float(np.max(np.array(of[s]) - np.array(prior[s]))) for s in SCENARIOS)
         simulation[name] = means | {"worst_over_prior": worst, "share_of_noise": to_noise[name]}
         cells = [f"{means[scenario]:.2f} %" for scenario in SCENARIOS]
-        spent = f"{update[name]:.0f}" if name in update else ""
-        table.add_row(name, *cells, f"{worst:+.2f} %", f"{to_noise[name]:.3f}", spent)
-    console = Console(file=sys.stdout)
+        table.add_row(name, *cells, f"{worst:+.2f} %", f"{to_noise[name]:.3f}")
     console.print(table)
     console.print(
         "Regret over the best fixed mixture, mean of the seeds; worst over prior: the largest excess of one "
         "seed's regret over that of the prior's weights; the noise domain has 0.2 of the prior."
     )
-    if arguments.json:
-        print(json.dumps({"simulation_regret": simulation, "update_us": update}))
+    return simulation
+
+
+def show_trainings(console: Console, found: Mapping[str, Mapping[str, Any]], n_seeds: int) -> None:
+    """Print the table of trainings."""
+    table = Table("method", "natural mean", "over natural", "uniform mean", "over natural", "CPU s", box=None)
+    for method, row in found.items():
+        cells = [
+            f"{row[name][0]:{sign}.4f} ± {row[name][1]:.4f}"
+            for name, sign in (
+                ("natural", ""),
+                ("natural_over_natural", "+"),
+                ("uniform", ""),
+                ("uniform_over_natural", "+"),
+            )
+        ]
+        table.add_row(method, *cells, f"{row['cpu_seconds']:.1f}")
+    console.print(table)
+    console.print(
+        f"Held-out nats per token, {n_seeds} seeds, 95 % intervals; below zero is better than natural."
+    )
 
 
 if __name__ == "__main__":

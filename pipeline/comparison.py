@@ -1,8 +1,10 @@
 """Train the same tiny model on the natural, the uniform and the chosen mixture, and say which one won."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,38 @@ from .engines import Engine
 from .mixture import Choice
 from .plan import LAYOUT_VERSION, digest
 from .progress import RunProgress
-from .proxy_work import TrainingTask, model_shape, read_results, run_training, training_config
+from .proxy_work import (
+    OnlineTask,
+    TrainingTask,
+    model_shape,
+    read_results,
+    run_training,
+    summary,
+    training_config,
+    weight_log,
+)
 from .recipe import Recipe
-from .run_directory import write_json, written_whole
+from .run_directory import read_json, write_json, written_whole
 from .tokenizing import claim, open_stores
+
+
+@dataclass(frozen=True)
+class OnlineRun:
+    """A training whose mixture followed it.
+
+    Attributes:
+        reports: lines of the weight log: step, start, shares, and from the second on losses, n_tokens and
+            rewards, by domain.
+        epochs, token_shares: at the end, by domain.
+        kept: candidates and rows kept, by domain; empty where all rows were trained on.
+        batch_rows: of each batch.
+    """
+
+    reports: Sequence[Mapping[str, Any]]
+    epochs: Mapping[str, float]
+    token_shares: Mapping[str, float]
+    kept: Mapping[str, tuple[int, int]]
+    batch_rows: int
 
 
 @dataclass(frozen=True)
@@ -26,11 +56,13 @@ class Comparison:
         curves: rows of name, seed, n_tokens, ``loss.<domain>``, objective.
         final: per mixture, the objective at the end for each seed, nats per token.
         sentence: who won, and by how much.
+        online: of the trainings whose mixture followed them, seed by seed.
     """
 
     curves: pa.Table
     final: Mapping[str, Sequence[float]]
     sentence: str
+    online: Sequence[OnlineRun] = ()
 
 
 def compare(
@@ -63,6 +95,7 @@ def compare(
         for repetition in range(section.n_seeds)
         for name, weights in mixtures.items()
     ]
+    tasks += online_tasks(recipe, tokens, choice, folder)
     missing = [task for task in tasks if not task.result.exists()]
     title = "   train: race the mixtures"
     with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
@@ -72,9 +105,41 @@ def compare(
     curves = curves.append_column("objective", pa.array(choice.objective(losses, domains)))
     with written_whole(folder / "curves.parquet") as temporary:
         pq.write_table(curves, temporary, compression="zstd")
-    outcome = judge(curves)
+    outcome = replace(judge(curves), online=[read_online(task.result) for task in tasks if task.online])
     write_json(folder / "comparison.json", {"final": outcome.final, "sentence": outcome.sentence})
     return outcome
+
+
+def online_tasks(recipe: Recipe, tokens: Path, choice: Choice, folder: Path) -> list[TrainingTask]:
+    """The trainings whose mixture follows them: from the chosen mixture on, on the seeds of the others."""
+    assert recipe.train is not None
+    assert recipe.mix is not None
+    section, domains = recipe.train, choice.domains
+    if section.online is None:
+        return []
+    vocab_size = next(iter(open_stores(tokens, domains).values())).vocab_size
+    return [
+        TrainingTask(
+            tokens,
+            domains,
+            ("online",),
+            (tuple(choice.mixtures["chosen"][domain] for domain in domains),),
+            (recipe.seed + repetition,),
+            model_shape(section, vocab_size),
+            training_config(section, section.n_tokens, section.n_evaluations),
+            section.validation_tokens,
+            folder / "runs" / f"online-{repetition}.parquet",
+            online=OnlineTask(section.online, recipe.mix.max_epochs),
+        )
+        for repetition in range(section.n_seeds)
+    ]
+
+
+def read_online(result: Path) -> OnlineRun:
+    """What an online training left beside its losses."""
+    log = weight_log(result)
+    lines = log.read_text("utf-8").splitlines() if log.exists() else []
+    return OnlineRun([json.loads(line) for line in lines], **read_json(summary(result)))
 
 
 def distinct(mixtures: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:

@@ -154,7 +154,7 @@ def proxy_tasks(
                 training_config(section.proxy, section.proxy.n_tokens),
                 section.proxy.validation_tokens,
                 folder / "proxies" / f"group-{start // section.group_size:03d}.parquet",
-                budget if section.match_repetition else None,
+                target_tokens=budget if section.match_repetition else None,
             )
         )
     return tasks

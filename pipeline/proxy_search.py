@@ -176,7 +176,7 @@ class ProxySearch:
             rung.config,
             rung.validation_tokens,
             self.folder / "proxies" / f"{_name(group[0])}.parquet",
-            self.target_tokens,
+            target_tokens=self.target_tokens,
         )
 
 

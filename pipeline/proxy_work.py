@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from ..streaming.shards import domain_folder
 from .errors import InputError
-from .recipe import Model
-from .run_directory import written_whole
+from .recipe import Model, Online
+from .run_directory import write_json, written_whole
 
 if TYPE_CHECKING:
+    from ..proxy_models.proxies import ProxyResult
     from ..proxy_models.training import TrainingConfig
     from ..proxy_models.transformer import ModelShape
 
@@ -46,6 +47,29 @@ class TrainingTask:
     validation_tokens: int
     result: Path
     target_tokens: int | None = None  # of the run whose epochs the domains are sub-sampled to
+    online: OnlineTask | None = None
+
+
+@dataclass(frozen=True)
+class OnlineTask:
+    """A training whose mixture follows it: the one model of its task.
+
+    Beside the result lie what `weight_log` and `summary` name: each report with the weights that it led to,
+    and epochs, shares, rows kept by domain.
+    """
+
+    section: Online
+    max_epochs: float
+
+
+def weight_log(result: Path) -> Path:
+    """Of the online training with that result."""
+    return result.with_suffix(".weights.jsonl")
+
+
+def summary(result: Path) -> Path:
+    """Of the online training with that result."""
+    return result.with_suffix(".json")
 
 
 def training_config(model: Model, n_tokens: int, n_evaluations: int = 1) -> TrainingConfig:
@@ -77,17 +101,21 @@ def run_training(task: TrainingTask) -> int:
 
     keep_freed_memory()
     sources = {domain: domain_folder(task.tokens, domain) for domain in task.domains}
+    n_validation_rows = max(1, task.validation_tokens // task.shape.sequence_length)
     try:
-        results = train_proxies(
-            sources,
-            np.array(task.weights),
-            task.shape,
-            task.config,
-            seeds=task.seeds,
-            n_validation_rows=max(1, task.validation_tokens // task.shape.sequence_length),
-            models_per_group=len(task.names),
-            target_tokens=task.target_tokens,
-        )
+        if task.online is not None:
+            results = _train_online(task, task.online, sources, n_validation_rows)
+        else:
+            results = train_proxies(
+                sources,
+                np.array(task.weights),
+                task.shape,
+                task.config,
+                seeds=task.seeds,
+                n_validation_rows=n_validation_rows,
+                models_per_group=len(task.names),
+                target_tokens=task.target_tokens,
+            )
     except ValueError as error:
         raise InputError(f"training {', '.join(task.names)}: {error}") from error
     n_checkpoints = len(task.config.checkpoints())
@@ -100,6 +128,37 @@ def run_training(task: TrainingTask) -> int:
     with written_whole(task.result) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
     return task.config.n_steps * task.config.batch_tokens * len(task.names)
+
+
+def _train_online(
+    task: TrainingTask, online: OnlineTask, sources: Mapping[str, Path], n_validation_rows: int
+) -> list[ProxyResult]:
+    """The task's one model; writes the weight log and the summary."""
+    from ..proxy_models.online import Candidates, train_online
+    from ..streaming.online import OnlineMixing
+
+    section = online.section
+    mixing = OnlineMixing(
+        section.policy,
+        section.parameters,
+        every=section.every,
+        lag=section.lag,
+        replay=section.replay,
+        log=weight_log(task.result),
+    )
+    results, found = train_online(
+        sources,
+        dict(zip(task.domains, task.weights[0], strict=True)),
+        task.shape,
+        task.config,
+        mixing,
+        candidates=Candidates(section.factor, section.method) if section.factor > 1 else None,
+        max_epochs=online.max_epochs,
+        seed=task.seeds[0],
+        n_validation_rows=n_validation_rows,
+    )
+    write_json(summary(task.result), found)
+    return results
 
 
 def keep_freed_memory() -> None:

@@ -28,7 +28,9 @@ from pydantic import (
 
 from ..operators.base import Operator, refusal
 from ..operators.registry import UnknownOperatorError, find_operator
-from .located_yaml import Keys, LocatedYaml, Position, Problem, RecipeError, found, read_yaml
+from ..streaming.named_policies import POLICIES
+from ..streaming.selectors import SELECTORS
+from .located_yaml import Keys, LocatedYaml, Position, Problem, RecipeError, found, near, read_yaml
 from .recipe_checks import cross_checks
 from .recipe_problems import explain
 
@@ -40,6 +42,8 @@ BYTES_IN = {"B": 1} | {
     for unit, base in (("B", 1000), ("iB", 1024))
 }
 SECTIONS = ("reading", "tokenize", "mix", "train", "engine")
+UNWEIGHTED = ("random", "hard_batches", "stochastic", "seta", "multistage")
+"""Selectors whose rows all weigh alike."""
 DocumentColumn = Literal["text", "id", "url", "lang", "domain"]
 
 
@@ -341,12 +345,47 @@ class Mix(Section):
     )
 
 
+class Online(Section):
+    """A mixture that follows the losses of the model in training, from the chosen mixture on."""
+
+    policy: str = Field("mirror_descent", description="What weights follow: a policy's name.")
+    parameters: dict[str, Any] = Field({}, description="Of the policy; numbers for each domain by its name.")
+    every: Count = Field(10, description="Steps between reports to the policy.")
+    lag: Count = Field(10, description="Steps from a report to the first batch with its weights.")
+    replay: Patterns = Field((), description="Domains that keep their weight.")
+    factor: Count = Field(1, description="Batches from whose rows each batch is chosen; 1: all are kept.")
+    method: str = Field("random", description="How rows are chosen; of no effect where factor is 1.")
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, policy: str) -> str:
+        if policy not in POLICIES:
+            raise refusal(f"found {policy!r}; {near(policy, POLICIES)}")
+        return policy
+
+    @field_validator("method")
+    @classmethod
+    def _method_of_losses(cls, method: str) -> str:
+        allowed = [name for name in SELECTORS if name in UNWEIGHTED and SELECTORS[name].needs <= {"losses"}]
+        if method in SELECTORS and method not in allowed:
+            raise refusal(
+                f"{method!r} needs more than losses, or weights rows, which a recipe's training has not; "
+                f"take one of {', '.join(allowed)}"
+            )
+        if method not in allowed:
+            raise refusal(f"found {method!r}; {near(method, allowed)}")
+        return method
+
+
 class Train(Model):
     """The models that compare the chosen mixture with the natural and the uniform one."""
 
     n_tokens: Count = Field(500_000, description="Tokens that each model is trained on.")
     n_evaluations: Count = Field(10, description="Points of the validation curves.")
     n_seeds: Count = Field(1, description="Trainings of each mixture; more than one shows what is noise.")
+    online: Online | None = Field(
+        None, description="Left out: no mixture that changes during training races."
+    )
 
 
 class Engine(Section):

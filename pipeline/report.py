@@ -15,6 +15,7 @@ from .report_filters import filter_pages
 from .report_funnel import funnel_section
 from .report_html import Html, count, counted, element, join, megabytes, share
 from .report_mixture import domain_section, proxy_section
+from .report_online import online_section
 from .report_rows import RunRows, read_run
 from .report_training import training_section
 from .run_directory import written_whole
@@ -58,6 +59,7 @@ def render(outcome: Outcome) -> str:
         "Domains and mixture": domain_section(outcome),
         "Evidence from proxies": proxy_section(outcome),
         "Training race": training_section(outcome.comparison),
+        "Online mixture": online_section(outcome),
         "Inputs": input_section(outcome, rows),
         "Accounting": accounting_section(outcome, rows),
     }

@@ -13,7 +13,7 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#8A939E"
 KEPT, DROPPED, PALE = BLUE, VERMILION, "#D5DCE4"
 CYCLE = (VERMILION, ORANGE, PINK, SKY, GREEN, YELLOW, GREY)
-MIXTURES = {"natural": GREY, "uniform": ORANGE, "chosen": BLUE, "candidate": BLUE}
+MIXTURES = {"natural": GREY, "uniform": ORANGE, "chosen": BLUE, "candidate": BLUE, "online": GREEN}
 ROW_PX = 26
 
 _AXIS = {

@@ -10,7 +10,7 @@ from .report_html import Html, count, counted, element, join, paragraph, table
 from .report_plots import MIXTURES, label, plot
 
 LOSS = "loss."
-DASHES = {"natural": "dot", "uniform": "dash", "chosen": "solid", "candidate": "solid"}
+DASHES = {"natural": "dot", "uniform": "dash", "chosen": "solid", "candidate": "solid", "online": "dashdot"}
 
 
 def training_section(comparison: Comparison | None) -> Html | None:

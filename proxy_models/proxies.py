@@ -133,7 +133,7 @@ def _trained(
         ]
         curves = train(shape, batches, held_out, config, all_seeds[group])
         for mixture, seed, curve in zip(named[group], all_seeds[group], curves, strict=True):
-            results += _rows(mixture, shape.n_parameters, seed, list(held_out), curve)
+            results += results_of(mixture, shape.n_parameters, seed, list(held_out), curve)
     return results
 
 
@@ -207,13 +207,18 @@ def _training_batches(
     return ((batch.input_ids, batch.labels) for batch in loader)
 
 
-def _rows(
-    mixture: dict[str, float], n_parameters: int, seed: int, domains: Sequence[str], curve: LossCurve
+def results_of(
+    mixture: Mapping[str, float], n_parameters: int, seed: int, domains: Sequence[str], curve: LossCurve
 ) -> list[ProxyResult]:
     """A curve's checkpoints, one result each."""
     return [
         ProxyResult(
-            mixture, n_parameters, n_tokens, seed, dict(zip(domains, losses, strict=True)), curve.failure
+            dict(mixture),
+            n_parameters,
+            n_tokens,
+            seed,
+            dict(zip(domains, losses, strict=True)),
+            curve.failure,
         )
         for n_tokens, losses in zip(curve.n_tokens.tolist(), curve.losses.tolist(), strict=True)
     ]

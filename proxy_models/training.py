@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -100,12 +101,25 @@ class LossCurve:
     failure: str | None
 
 
+class Follower(Protocol):
+    """Whom a training tells how it goes: a loader whose mixture or rows depend on it."""
+
+    def begin(self, models: GroupedTransformer) -> None:
+        """The models, before their first batch is asked for."""
+        ...
+
+    def report(self, row_losses: Tensor) -> None:
+        """The losses of the rows of the last batches, before they were trained on: (G, rows)."""
+        ...
+
+
 def train(
     shape: ModelShape,
     batches: Sequence[Iterator[Batch]],
     validation: Mapping[str, Batch],
     config: TrainingConfig,
     seeds: Sequence[int] | None = None,
+    follower: Follower | None = None,
 ) -> list[LossCurve]:
     """Train one model per source of batches and evaluate all of them on the same rows.
 
@@ -119,6 +133,8 @@ def train(
             n_rows * sequence_length = config.batch_tokens.
         validation: the same per domain, with any number of rows; a label of -100 is not counted.
         seeds: of the initial weights, one per model; by default all 0: models differ by their data alone.
+        follower: is told of the models and of each step's losses. All rows then weigh alike, whatever labels
+            they lack.
     Returns:
         One curve per model; the losses' columns are in the order of `validation`.
     Raises:
@@ -134,6 +150,8 @@ def train(
     with _torch_threads(config.n_threads):
         models = GroupedTransformer(shape, seeds if seeds is not None else [0] * len(batches)).to(device)
         optimizer = _adamw(models, config, fused=device.type != "mps")
+        if follower is not None:
+            follower.begin(models)
         checkpoints = config.checkpoints()
         failed_at = torch.zeros(len(batches), dtype=torch.int64, device=device)  # step, 0 for none
         recent = torch.full((len(batches),), math.log(shape.vocab_size), device=device)  # training loss
@@ -142,7 +160,12 @@ def train(
             input_ids, labels = _next_group(batches, (n_rows, shape.sequence_length), step)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step)
-            loss = models.losses(input_ids.to(device), labels.to(device))
+            if follower is None:
+                loss = models.losses(input_ids.to(device), labels.to(device))
+            else:
+                row_losses = models.row_losses(input_ids.to(device), labels.to(device))
+                loss = row_losses.mean(1)
+                follower.report(row_losses.detach())
             optimizer.zero_grad()
             torch.autograd.backward(loss.sum())
             clip_each_model(models, config.clip_norm)

@@ -118,6 +118,15 @@ class GroupedTransformer(nn.Module):
         """What the head is applied to."""
         return _rms_norm(x, self.final_norm)
 
+    def row_losses(self, input_ids: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of each row: float32, (G, rows), nats; labels of -100 carry no loss."""
+        logits = self(input_ids)
+        per_token = F.cross_entropy(
+            logits.flatten(0, 2), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+        )
+        n_labels = (labels != IGNORED_LABEL).sum(2)
+        return per_token.view(labels.shape).sum(2) / n_labels.clamp(min=1)
+
     def losses(self, input_ids: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of each model: float32, (G,), nats per token; labels of -100 carry no loss."""
         logits = self(input_ids)

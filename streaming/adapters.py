@@ -120,9 +120,10 @@ def trainer_callback(loader: StreamingLoader) -> Any:
 
     class LoaderState(TrainerCallback):  # type: ignore[misc]
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            saved = loader.state_dict()  # on every rank: with a policy they add up what they were told
             if state.is_world_process_zero:
                 path(args, state).parent.mkdir(parents=True, exist_ok=True)
-                path(args, state).write_text(json.dumps(loader.state_dict()))
+                path(args, state).write_text(json.dumps(saved))
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 0:

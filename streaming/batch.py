@@ -36,6 +36,7 @@ class Batch:
         row_ids: int64, (rows,), what names a row within its domain and epoch (packing.py).
         weights: float32, (rows,), of each row in the loss: 1, or the domain's weight in `objective` over the
             weight that it was drawn with.
+        first_row: of the rank's batch, which row is the first here; not 0 in a micro-batch.
     """
 
     step: int
@@ -47,10 +48,11 @@ class Batch:
     domain_ids: "Tensor" = _ABSENT
     row_ids: "Tensor" = _ABSENT
     weights: "Tensor" = _ABSENT
+    first_row: int = 0
 
     def keys(self) -> list[str]:
         """The names of what was asked for."""
-        names = [field.name for field in fields(self) if field.name != "step"]
+        names = [field.name for field in fields(self) if field.name not in ("step", "first_row")]
         return [name for name in names if getattr(self, name) is not None]
 
     def __getitem__(self, name: str) -> Any:
@@ -65,7 +67,7 @@ class Batch:
             for name in self.keys()
             for value in [self[name]]
         }
-        return Batch(self.step, **moved)
+        return Batch(self.step, **moved, first_row=self.first_row)
 
     def micro_batches(self, n_rows: int) -> "Iterator[Batch]":
         """The rows in slices of `n_rows`, views of this batch: what gradient accumulation goes through.
@@ -87,4 +89,4 @@ class Batch:
                 low, high = begin * length, (begin + n_rows) * length
                 inside = (self.cu_seqlens >= low) & (self.cu_seqlens <= high)
                 part["cu_seqlens"] = self.cu_seqlens[inside] - low
-            yield Batch(self.step, **part)
+            yield Batch(self.step, **part, first_row=self.first_row + begin)

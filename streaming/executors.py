@@ -37,9 +37,16 @@ class Planned:
 
 
 def planned(
-    planner: Planner, cursor: Cursor, last_step: int | None, is_compiled: Callable[[], bool]
+    planner: Planner,
+    cursor: Cursor,
+    last_step: int | None,
+    is_compiled: Callable[[], bool],
+    horizon: Callable[[], int] | None = None,
 ) -> Iterator[Planned]:
     """The steps from `cursor` on, until `last_step` or until the domains are exhausted.
+
+    Args:
+        horizon: the step up to which weights are known, now; None: they are known for the whole run.
 
     The first plan is of one step, so that the first batch comes soon, and each is twice the one before it, up
     to N_PLANNED_ROWS rows. While kernels are not loaded, each is of one step.
@@ -51,6 +58,9 @@ def planned(
             n_steps = 1
         if last_step is not None:
             n_steps = min(n_steps, last_step - cursor.step)
+        if horizon is not None:
+            n_steps = min(n_steps, horizon() - cursor.step)
+            assert n_steps > 0, f"the weights of step {cursor.step} are not known yet"
         rows, after = planner.plan(cursor, n_steps)
         if not len(rows.domains):
             return
@@ -60,18 +70,19 @@ def planned(
         n_steps = max(1, min(2 * n_steps, N_PLANNED_ROWS // rows.domains.shape[1]))
 
 
-def grouped(steps: Iterator[Planned], n_tokens: int) -> Iterator[list[Planned]]:
+def grouped(steps: Iterator[Planned], n_tokens: int, most: int = MAX_GROUP) -> Iterator[list[Planned]]:
     """Steps in groups that are handed over at once: the first alone, for a trainer waits for it.
 
     Args:
         n_tokens: of a rank's batch. A hand-over costs two wake-ups, some 0.1 ms: as much as 2**16 tokens.
+        most: steps of a group.
     """
     size, group = 1, []
     for step in steps:
         group.append(step)
         if len(group) == size:
             yield group
-            size, group = group_size(n_tokens), []
+            size, group = min(most, group_size(n_tokens)), []
     if group:
         yield group
 
@@ -102,7 +113,10 @@ class Maker:
         return self.residency.pieces(rows.starts, rows.lengths)
 
     def __call__(self, step: Planned) -> Batch:
-        rows = self.rows_of(step)
+        return self.made_of(self.rows_of(step))
+
+    def made_of(self, rows: RankRows) -> Batch:
+        """A batch of these rows."""
         if self.residency.whole is not None:  # a small batch takes 25 µs, a context manager 2
             return self.assembler.assemble(
                 rows, self.residency.whole, rows.starts, compiled=kernels.done_already()

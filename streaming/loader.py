@@ -1,5 +1,6 @@
 """The loader: asks the planner for global batches, gathers this rank's rows, and resumes exactly."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict
@@ -12,18 +13,33 @@ from ..kernels.gather import TokenLayout
 from .assemble import Assembler
 from .batch import FIELDS, Batch, FieldName
 from .domains import DomainMaker
-from .executors import BackgroundThread, Executor, Inline, Maker, Planned, group_size, grouped, planned
+from .executors import (
+    MAX_GROUP,
+    BackgroundThread,
+    Executor,
+    Inline,
+    Maker,
+    Planned,
+    group_size,
+    grouped,
+    planned,
+)
 from .growth import Growth
 from .integrity import Verifier
-from .lookahead import fetched_ahead
+from .lookahead import MAX_STEPS_AHEAD, fetched_ahead
 from .mixture_file import read_mixture
+from .online import Online, OnlineMixing
 from .packing import PACKINGS, PackingName, epochs_at
 from .plan import Cursor, Planner
+from .policies import Policy
 from .processes import WorkerProcesses
+from .ranks import Ranks, ranks_of
 from .residency import Residency
 from .schedule import Ramp, WeightSchedule, bounds_of
+from .selectors import Selector
 from .sources import Source, open_sources, shards_of
 from .state import decode, encode, given_weights, saved_growths
+from .superbatch import Superbatches
 from .warm_up import kernels
 from .weights import check_names, epoch_caps, shares_of
 
@@ -88,6 +104,9 @@ class StreamingLoader:
             that, checked by its checksum, and kept while there is room. Ranks of one machine share it. A
             global shuffle draws from all shards, so a cache of less than all of them fetches many again.
         cache_bytes: of the files in it, at most; None: without end.
+        policy: what the weights follow while training reports losses by `feedback`, an OnlineMixing or the
+            name of a policy with the defaults of one. `weights` are its prior, then; `schedule` is left out.
+        ranks: how ranks add up their reports; None: by torch.distributed where world_size is above 1.
     Raises:
         ValueError: names the argument or the source, what was found, what is allowed and what to do.
     """
@@ -118,6 +137,8 @@ class StreamingLoader:
         verify: bool = False,
         cache: str | Path | None = None,
         cache_bytes: int | None = None,
+        policy: OnlineMixing | str | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
         _check_packing(packing, emit, mask_boundaries)
@@ -160,6 +181,12 @@ class StreamingLoader:
         tokens_of_rank = global_batch // world_size * sequence_length
         self._n_ahead = 2 * (tokens_of_rank >= N_TOKENS_FOR_THREAD) if prefetch is None else prefetch
         self._n_workers = workers
+        self._ranks_given, self._online = ranks, None
+        self._superbatches: Superbatches | None = None
+        self._superbatch_state: Mapping[str, Any] | None = None
+        if policy is not None:
+            self._online = self._online_of(policy, schedule)
+            self._online.check_lag(self._n_groups_ahead(), is_remote=residency.whole is None)
         assembler = Assembler(
             sequence_length,
             self.emit,
@@ -188,13 +215,15 @@ class StreamingLoader:
     def __next__(self) -> Batch:
         if self.steps is not None and self.step >= self.steps:
             raise StopIteration
+        if self._online is not None and self.step >= self._online.next_report:
+            self._report(self._online)
         if self._executor is None:
             self._executor = self._new_executor()
         made = self._executor.next()
         if made is None:
             raise StopIteration
         planned_step, batch = made
-        self._start, self._n_given = planned_step.start, planned_step.index + 1
+        self._start, self._n_given, self._given = planned_step.start, planned_step.index + 1, planned_step
         kernels.done()  # from the first batch on they are loaded in the background
         return batch
 
@@ -227,6 +256,11 @@ class StreamingLoader:
             ValueError: as for the constructor's weights; at_step was handed out already, or lies before the
                 schedule's last entry.
         """
+        if self._online is not None:
+            raise ValueError(
+                "set_weights: this loader's policy sets the weights; build one without policy, with "
+                "read_weight_log to repeat what it did so far"
+            )
         shares = shares_of(weights, list(self._stores))
         at_step = self._future(at_step)
         self._replan(lambda: self._planner.append(at_step, shares))
@@ -243,6 +277,102 @@ class StreamingLoader:
         _check_counts(self.sequence_length, global_batch, self._rank, self._world_size)
         at_step = self._future(at_step)
         self._replan(lambda: self._planner.resize(at_step, global_batch))
+
+    def feedback(
+        self,
+        batch: Batch | None = None,
+        *,
+        loss_per_row: Any = None,
+        loss_per_token: Any = None,
+        reward_per_row: Any = None,
+        domain_losses: Mapping[str, float] | None = None,
+    ) -> None:
+        """Tell the policy how training went; one of the four. Microseconds, and no wait for a device.
+
+        May be called from any thread, late (up to MAX_LATE steps), in any order, for some batches only or
+        never. What is not finite is left out and counted; a row that was reported already is not counted
+        again. Ranks report their own rows.
+
+        Args:
+            batch: as the loader gave it, moved to a device, or one of its micro-batches.
+            loss_per_row: (rows,), mean loss of each row's tokens, nats; each row counts for sequence_length
+                tokens.
+            loss_per_token: (rows, sequence_length) or flattened, nats; tokens whose label is -100 do not
+                count (if batches have labels).
+            reward_per_row: (rows,), for a policy whose reports are rewards.
+            domain_losses: of held-out tokens, by domain (some or all), for a policy that reads those; without
+                a batch. Ranks' losses are averaged.
+        Raises:
+            ValueError: there is no policy, it reads something else, or a shape is not the batch's.
+        """
+        if self._online is None:
+            raise ValueError("feedback: this loader has no policy; make it with policy='mirror_descent'")
+        told = {
+            "loss_per_row": loss_per_row,
+            "loss_per_token": loss_per_token,
+            "reward_per_row": reward_per_row,
+            "domain_losses": domain_losses,
+        }
+        self._online.tell(batch, self.step, {name: each for name, each in told.items() if each is not None})
+
+    def superbatches(
+        self, factor: int, method: str | Selector = "random", *, requeue: int = 0, **parameters: Any
+    ) -> Superbatches:
+        """Candidates instead of batches: `factor` batches at a time, of which `select` keeps one.
+
+            for candidates in loader.superbatches(4, "rho"):
+                scores = row_losses(model, candidates.batch)
+                batch = candidates.select(scores=scores, reference_losses=...)
+
+        Steps count the batches drawn, `factor` for each super-batch. One loader has one kind of super-batch,
+        and asking for it again goes on; `state_dict` (on every rank) holds the selector and the requeued
+        rows. `feedback` may be given for the candidates, which nothing was selected from, or for the rows
+        kept.
+
+        Args:
+            factor: batches in a super-batch.
+            method: which rows are kept: a name of selectors.py, or a selector.
+            requeue: batches' worth of rows that were not kept, drawn at random, which are candidates once
+                more in the next super-batch, besides its own; 0: they are dropped.
+            parameters: of a method that is named.
+        Raises:
+            ValueError: as for selectors; or the state that was loaded is of other super-batches.
+        """
+        before, state = self._superbatches, self._superbatch_state
+        if before is not None:
+            state = before.state_dict()
+        self._superbatches = Superbatches(
+            self._drawn,
+            self._maker,
+            ranks_of(self._rank, self._world_size, self._ranks_given),
+            list(self._stores),
+            self._first_tokens,
+            self.seed,
+            factor,
+            method,
+            parameters,
+            requeue,
+        )
+        if state is not None:
+            self._superbatches.load_state_dict(state)
+            self._superbatch_state = None
+        return self._superbatches
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy that the weights follow."""
+        return None if self._online is None else self._online.policy
+
+    @property
+    def weight_log(self) -> list[tuple[int, dict[str, float]]]:
+        """Which weights hold from which step on, since this loader was made or loaded; only ever appended to.
+
+        `weights` and `schedule` of another loader, it repeats this one's batches without reports.
+        """
+        return [
+            (start, {name: share / ROW for name, share in zip(self._stores, shares.tolist(), strict=True)})
+            for start, shares in self._planner.schedule
+        ]
 
     def stats(self) -> Stats:
         """Realised tokens, padding, shares and epochs of each domain, the weights of the next row, events.
@@ -280,9 +410,17 @@ class StreamingLoader:
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the batches after the last one handed out; plain JSON, equal on all ranks.
 
-        Its size does not grow with the run: past weights are left out.
+        Its size does not grow with the run: past weights are left out. With a policy and several ranks all
+        of them call it, for it adds up what they were told.
         """
-        return encode(self._planner, self._cursor(), self._arguments(), self._identities(), self._growths)
+        state = encode(self._planner, self._cursor(), self._arguments(), self._identities(), self._growths)
+        if self._superbatch_state is not None:  # loaded, and not asked for yet
+            state["superbatches"] = self._superbatch_state
+        if self._online is not None:
+            state["online"] = self._online.state_dict(self.step)
+        if self._superbatches is not None:
+            state["superbatches"] = self._superbatches.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state` was taken, without replaying; O(domains), whatever the position.
@@ -296,12 +434,24 @@ class StreamingLoader:
         Raises:
             ValueError: names the field that differs. The loader is left as it was.
         """
+        if ("online" in state) != (self._online is not None):
+            whose = "the saved run's, and this loader has none" if self._online is None else "new"
+            raise ValueError(
+                f"state: policy is {whose}; a run keeps its policy, or begins a new one from read_weight_log"
+            )
         saved = saved_growths(state)
         cursor, schedule, batch_sizes = decode(
             state, self._arguments(), self._identities(saved), self._planner.start()
         )
         for _, rows in batch_sizes:
             _check_counts(self.sequence_length, rows, self._rank, self._world_size)
+        if self._online is not None:
+            self._online.load_state_dict(state["online"], cursor.step)
+        self._superbatch_state = state.get("superbatches")
+        if self._superbatch_state is None:
+            self._superbatches = None
+        elif self._superbatches is not None:
+            self._superbatches.load_state_dict(self._superbatch_state)
         now = dict(zip(self._stores, self._planner.domains, strict=True))
         growths, domains, cursor = self._domain_maker.resumed(saved, cursor, self._growths, now)
         self.close()
@@ -320,13 +470,67 @@ class StreamingLoader:
         self._maker.residency.close()
 
     def _steps(self) -> Iterator[Planned]:
-        steps = planned(self._planner, self._cursor(), self.steps, kernels.done_already)
+        online = self._online
+        horizon = None if online is None else online.horizon
+        steps = planned(self._planner, self._cursor(), self.steps, kernels.done_already, horizon)
         if self._maker.residency.whole is not None:
             return steps
-        return fetched_ahead(steps, self._maker.pieces_of, self._maker.residency)
+        most = MAX_STEPS_AHEAD if online is None else online.mixing.lag // 2
+        return fetched_ahead(steps, self._maker.pieces_of, self._maker.residency, most)
 
     def _groups(self) -> Iterator[list[Planned]]:
-        return grouped(self._steps(), self._largest_batch() * self.sequence_length)
+        most = MAX_GROUP
+        if self._online is not None:
+            is_remote = self._maker.residency.whole is None
+            most = self._online.most_in_group(self._n_groups_ahead(), is_remote=is_remote)
+        return grouped(self._steps(), self._largest_batch() * self.sequence_length, most)
+
+    def _n_groups_ahead(self) -> int:
+        """Groups that are made before the trainer asks for them, the one being made included."""
+        n_workers = max(2, self._n_ahead, self._n_workers) if self._n_workers else self._n_ahead
+        return n_workers + 1 if n_workers else 0
+
+    def _online_of(self, policy: OnlineMixing | str, schedule: object) -> Online:
+        mixing = OnlineMixing(policy) if isinstance(policy, str) else policy
+        if schedule is not None:
+            raise ValueError("policy: a schedule sets weights, too; leave one of the two out")
+        if "domain_ids" not in self.emit:
+            raise ValueError("policy: it needs the domain of each row; add 'domain_ids' to emit")
+        names, ranks = list(self._stores), ranks_of(self._rank, self._world_size, self._ranks_given)
+        return Online(mixing, names, self._planner.schedule[0][1], self.domains, self.sequence_length, ranks)
+
+    def _drawn(self) -> tuple[Planned, Batch]:
+        batch = next(self)
+        return self._given, batch
+
+    def _first_tokens(self) -> NDArray[np.int64]:
+        """Where each domain begins in the stream: int64, (n_domains,)."""
+        sizes = [store.n_tokens for store in self._stores.values()]
+        return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+
+    def _report(self, online: Online) -> None:
+        """Have the policy see what was reported, before the step's batch is asked for.
+
+        Threads that plan go on meanwhile: they know weights up to the horizon, which moves last.
+        """
+        drawn = np.array(self._start.rows_drawn, np.int64)
+        if self._n_given:
+            rows = self._given.rows.domains[: self._n_given].ravel()
+            drawn = drawn + np.bincount(rows, minlength=drawn.size)
+        room = np.full(drawn.size, np.inf)
+        if self.steps is not None:
+            n_rows = max(1, (self.steps - self.step) * self._planner.batch_size_at(self.step))
+            room = (self._rows_at_most() - drawn) / n_rows
+        start, shares = online.report(drawn, room)
+        if not np.array_equal(shares, self._planner.schedule[-1][1]):
+            self._planner.schedule.append((start, shares))
+        online.advance()
+
+    def _rows_at_most(self) -> NDArray[np.float64]:
+        """Rows that max_epochs allows of each domain, but for padding."""
+        caps = [self._max_epochs[name] for name in self._stores]
+        n_rows = [store.n_tokens / self.sequence_length for store in self._stores.values()]
+        return np.array([math.inf if cap is None else cap * n for cap, n in zip(caps, n_rows, strict=True)])
 
     def _new_executor(self) -> Executor:
         if self._n_workers:
@@ -396,13 +600,14 @@ class StreamingLoader:
 
     def _arguments(self) -> dict[str, int | str]:
         """What a state must agree with."""
-        return {
+        found: dict[str, int | str] = {
             "sequence_length": self.sequence_length,
             "global_batch": self.global_batch,
             "seed": self.seed,
             "packing": self.packing,
             "weights": self._weights_given,
         }
+        return found if self._online is None else found | {"policy": self._online.mixing.identity}
 
     def _identities(
         self, saved: Mapping[str, Growth] | None = None

@@ -14,7 +14,10 @@ MAX_STEPS_AHEAD = 256
 
 
 def fetched_ahead(
-    steps: Iterator[Planned], pieces_of: Callable[[Planned], list[int]], residency: Residency
+    steps: Iterator[Planned],
+    pieces_of: Callable[[Planned], list[int]],
+    residency: Residency,
+    most: int = MAX_STEPS_AHEAD,
 ) -> Iterator[Planned]:
     """The same steps, while threads bring the shards of those that follow into the cache.
 
@@ -23,6 +26,7 @@ def fetched_ahead(
 
     Args:
         pieces_of: the shards that a step's batch is read from.
+        most: steps that are looked at ahead.
     """
     fetchers = Fetchers(residency.fetch)
     ahead: collections.deque[tuple[Planned, list[int]]] = collections.deque()
@@ -45,7 +49,7 @@ def fetched_ahead(
             yield step
             n_users.subtract(pieces)
             n_bytes -= sum(residency.n_bytes(piece) for piece in pieces if not n_users[piece])
-            max_steps = MAX_STEPS_AHEAD
+            max_steps = most
     finally:
         fetchers.close()
 

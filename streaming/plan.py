@@ -217,8 +217,8 @@ class Planner:
     def _steps_of_same_weights(self, cursor: Cursor, begun: int, n_steps: int, batch: int) -> int:
         """How many steps, from cursor.step + begun on and at least one, the scheduled weights stay."""
         step, n_left = cursor.step + begun, n_steps - begun
-        changes = [start - step for start, _ in self.schedule if start > step]
-        n_same = min(n_left, changes[0]) if changes else n_left
+        after = bisect_right(self.schedule, step, key=lambda entry: entry[0])
+        n_same = min(n_left, self.schedule[after][0] - step) if after < len(self.schedule) else n_left
         if self.ramp is None or self._entry(step) is not None:
             return n_same
         n_rows = cursor.n_rows + begun * batch

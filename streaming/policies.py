@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Reward = Literal["slope", "loss", "excess"]
+Reward = Literal["slope", "validation", "loss", "excess", "alignment"]
+SLOPES: tuple[Reward, ...] = ("slope", "validation")
 
 
 class Policy(ABC):
@@ -31,6 +32,9 @@ class Policy(ABC):
 
     state: ClassVar[tuple[str, ...]] = ()
     """Attributes that decide the weights to come, arrays or numbers; all else are arguments."""
+    reads: Literal["losses", "rewards", "validation"] = "losses"
+    """What reports hold: losses of the tokens trained on, rewards that are worked out elsewhere (the higher
+    the better), or losses of held-out tokens, whose n_tokens are those trained on."""
 
     def __init__(self, prior: Floats) -> None:
         self.prior = distribution(prior)
@@ -64,6 +68,10 @@ class Policy(ABC):
     @abstractmethod
     def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
         """Take in a report with one domain or more; NaN and 0 stand for those that are absent."""
+
+    def rewards(self) -> Floats:
+        """What drew the last weights to each domain: float64, (n_domains,); NaN for a policy without any."""
+        return np.full(self.prior.size, np.nan)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON, enough to go on exactly."""
@@ -101,11 +109,17 @@ class MirrorDescent(Policy):
     counts as none (it is scaled by 1 - (standard error / slope)**2), and steps are the smaller the larger the
     standard errors are beside the gains.
 
+    "validation" is the slope of held-out losses, which reports hold then in place of those trained on.
+
     Other rewards are standardised over domains, clipped to three deviations, and a step is a third of that:
-    "loss" is ODM's, which follows irreducible noise; "excess" is the loss over `reference`.
+    "loss" is ODM's, which follows irreducible noise; "excess" is the loss over `reference`; "alignment" is
+    what reports hold then, such as how well a row's gradient agrees with that of held-out rows.
+
+    A domain that a report lacks keeps what is known of it. Slopes are by the domain's own tokens and levels
+    are means, so neither needs an importance weight, whether all domains report or some.
 
     Args:
-        reward: "slope", "loss" or "excess".
+        reward: "slope", "validation", "loss", "excess" or "alignment".
         reference: (n_domains,), losses of a reference model, for "excess".
         rate: of a report, in (0, 0.5].
         pull: of log-weights towards the prior's at each report, in [0, 1].
@@ -148,7 +162,11 @@ class MirrorDescent(Policy):
         self.reference = None if reference is None else vector("reference", reference, self.prior.size)
         self.low, self.high = floor * self.prior, np.minimum(1.0, ceiling * self.prior)
         self.decays = np.array([1 - 0.5 ** (1 / half_life) for half_life in half_lives])
-        self.log_weights = np.log(self.prior)
+        self.log_prior = np.log(self.prior)
+        self.log_weights = self.log_prior.copy()
+        self._of, self._weights = np.empty(0), np.empty(0)  # the weights of these log-weights, once asked for
+        if reward in ("alignment", "validation"):
+            self.reads = "rewards" if reward == "alignment" else "validation"
         # Means of (loss, tokens so far) that forget fast and slowly: (2, n_domains) each.
         self.fast, self.slow = np.zeros((2, self.prior.size)), np.zeros((2, self.prior.size))
         self.variance, self.n_seen = np.zeros(self.prior.size), np.zeros(self.prior.size)
@@ -156,29 +174,42 @@ class MirrorDescent(Policy):
 
     @property
     def weights(self) -> Floats:
-        return bounded_weights(softmax(self.log_weights), self.low, self.high)
+        if self._of is not self.log_weights:
+            self._of, self._weights = (
+                self.log_weights,
+                bounded_weights(softmax(self.log_weights), self.low, self.high),
+            )
+        return self._weights.copy()
+
+    def rewards(self) -> Floats:
+        if self.reward in SLOPES:
+            return np.where(self.n_seen > 0, self.prior * self.slopes()[0], np.nan)
+        return np.where(self.n_seen > 0, self._level(), np.nan)
 
     def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
         self._follow(losses, n_tokens, is_there)
         if self.n_reports <= self.warm_up:
             return
         weights = self.weights
-        step = np.log1p(self.rate * np.clip(self._advantage(weights), -1, 1))
-        self.log_weights = np.log(weights) + step
-        self.log_weights += self.pull * (np.log(self.prior) - self.log_weights)
-        self.log_weights -= np.logaddexp.reduce(self.log_weights)
+        advantage = np.minimum(np.maximum(self._advantage(weights), -1), 1)
+        stepped = np.log(weights * (1 + self.rate * advantage))
+        stepped += self.pull * (self.log_prior - stepped)
+        self.log_weights = stepped - np.log(np.exp(stepped).sum())
 
     def _follow(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
-        found = np.stack([losses, self.n_tokens + n_tokens / 2])[:, is_there]
+        found = np.stack([losses, self.n_tokens + n_tokens / 2])
         self.n_tokens += n_tokens
-        self.n_seen[is_there] += 1
+        self.n_seen += is_there
         # In the first reports all count alike, as in a plain mean.
-        fast, slow = (np.maximum(decay, 1 / self.n_seen[is_there]) for decay in self.decays)
-        miss = found[0] - self.fast[0, is_there]
-        is_first = self.n_seen[is_there] == 1
-        self.variance[is_there] += slow * (np.where(is_first, 0.0, miss**2) - self.variance[is_there])
-        self.fast[:, is_there] += fast * (found - self.fast[:, is_there])
-        self.slow[:, is_there] += slow * (found - self.slow[:, is_there])
+        first = 1 / np.maximum(self.n_seen, 1)
+        fast, slow = (np.maximum(decay, first) for decay in self.decays.tolist())
+        if not is_there.all():
+            fast, slow = fast * is_there, slow * is_there
+            found = np.where(is_there, found, 0.0)
+        miss = (found[0] - self.fast[0]) * (self.n_seen > 1)
+        self.variance += slow * (miss * miss - self.variance)
+        self.fast += fast * (found - self.fast)
+        self.slow += slow * (found - self.slow)
 
     def slopes(self) -> tuple[Floats, Floats]:
         """Nats by which a token of the domain lowers its loss, noise taken out, and the standard error.
@@ -186,23 +217,27 @@ class MirrorDescent(Policy):
         float64, (n_domains,) each, >= 0; of a domain that has not moved both are 0.
         """
         drop, moved = self.slow[0] - self.fast[0], self.fast[1] - self.slow[1]
-        fast, slow = self.decays
-        error = np.sqrt(self.variance * (fast / (2 - fast) + slow / (2 - slow)))
+        fast, slow = self.decays.tolist()
+        squared = self.variance * (fast / (2 - fast) + slow / (2 - slow))
         moves = moved > 0
-        moved = np.where(moves, moved, 1.0)
-        kept = 1 - (error / np.where(drop > 0, drop, 1.0)) ** 2
-        slope = np.where(moves & (drop > 0), np.maximum(kept, 0) * drop, 0.0) / moved
-        return slope, np.where(moves, error, 0.0) / moved
+        per_token = moves / np.where(moves, moved, 1.0)
+        rises = drop > 0
+        kept = 1 - squared / np.where(rises, drop * drop, 1.0)
+        return np.maximum(kept, 0) * (drop * rises) * per_token, np.sqrt(squared) * per_token
+
+    def _level(self) -> Floats:
+        level: Floats = self.slow[0]
+        return level if self.reference is None else level - self.reference
 
     def _advantage(self, weights: Floats) -> Floats:
         """By how much each domain is better than the mean of the weights; 0 for one that never reported."""
-        if self.reward == "slope":
+        if self.reward in SLOPES:
             slopes, errors = self.slopes()
             gain, error = self.prior * slopes, self.prior * errors
             mean = float(weights @ gain)
             scale = mean + float(weights @ error)
             return (gain - mean) / scale if mean > 0 else np.zeros_like(gain)
-        level = self.slow[0] - (0 if self.reference is None else self.reference)
+        level = self._level()
         known = self.n_seen > 0
         spread = float(level[known].std())
         if spread == 0:
@@ -303,10 +338,13 @@ def bounded_weights(weights: Floats, low: Floats, high: Floats) -> Floats:
     >>> bounded_weights(np.array([0.8, 0.1, 0.1]), np.zeros(3), np.array([0.5, 1, 1])).tolist()
     [0.5, 0.25, 0.25]
     """
+    result: Floats = weights / weights.sum()
+    clipped: Floats = np.minimum(np.maximum(result, low), high)
+    if (clipped == result).all():
+        return result
     held = np.zeros(weights.size, bool)
-    result = weights / weights.sum()
     while True:
-        clipped = np.clip(result, low, high)
+        clipped = np.minimum(np.maximum(result, low), high)
         excess = clipped.sum() - 1
         if abs(excess) < 1e-12 or held.all():
             break
@@ -316,8 +354,7 @@ def bounded_weights(weights: Floats, low: Floats, high: Floats) -> Floats:
             break
         result = np.where(held, clipped, result)
         result[free] = weights[free] * (1 - clipped[held].sum()) / weights[free].sum()
-    inside: Floats = clipped
-    return inside
+    return clipped
 
 
 def softmax(logits: Floats) -> Floats:

@@ -4,14 +4,17 @@ Odm             Exp3 on the losses, as published and as released
 Exp3S           Exp3 for rewards that change
 GroupDro        weights to the largest excess over a reference (DoReMi)
 SkillIt, Aioli  a linear law of how each domain helps each other
+Schedule        weights that are known in advance
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .policies import Floats, Policy, softmax, vector
+from .policies import Floats, Policy, distribution, softmax, vector
 
 OdmForm = Literal["paper", "released"]
 MAX_IMPORTANCE = 20.0
@@ -241,3 +244,51 @@ class Aioli(Policy):
         if law.sum() > 0:
             self.log_weights += self.rate * (law / law.sum()).sum(axis=0)
             self.log_weights -= np.logaddexp.reduce(self.log_weights)
+
+
+class Schedule(Policy):
+    """Weights that are known in advance, by reports; what is reported does not matter.
+
+    Between two points weights go over from one to the next in a straight line, or in steps; before the first
+    the prior holds, after the last its weights.
+
+    Args:
+        points: (n_reports, weights: float64, (n_domains,), > 0, summing to one), ascending.
+        shape: "linear" or "step".
+    Source: blends that change once or gradually, as in Parmar et al. 2024 (arXiv 2407.07263). By tokens and
+        without a policy: the loader's `schedule`.
+    """
+
+    def __init__(
+        self,
+        prior: Floats,
+        points: Sequence[tuple[int, Floats]],
+        *,
+        shape: Literal["linear", "step"] = "linear",
+    ) -> None:
+        super().__init__(prior)
+        at = [n for n, _ in points]
+        if not at or at[0] < 0 or any(a >= b for a, b in pairwise(at)) or shape not in ("linear", "step"):
+            raise ValueError(
+                f"points are at reports {at}, shape is {shape!r}; points ascend from 0 on, at least one, and "
+                "the shape is 'linear' or 'step'"
+            )
+        has_start = at[0] == 0
+        self._at = np.array(at if has_start else [0, *at])
+        found = [distribution(weights) for _, weights in points]
+        self._weights = np.stack(found if has_start else [self.prior, *found])
+        if self._weights.shape[1] != self.prior.size:
+            raise ValueError(f"points have {self._weights.shape[1]} weights for {self.prior.size} domains")
+        self.shape = shape
+
+    @property
+    def weights(self) -> Floats:
+        k = int(np.searchsorted(self._at, self.n_reports, side="right")) - 1
+        if self.shape == "step" or k + 1 == self._at.size:
+            return np.array(self._weights[k])
+        way = (self.n_reports - self._at[k]) / (self._at[k + 1] - self._at[k])
+        found: Floats = (1 - way) * self._weights[k] + way * self._weights[k + 1]
+        return found
+
+    def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
+        pass

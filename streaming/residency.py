@@ -1,6 +1,7 @@
 """Which shards are mapped into memory: local ones always, others while a batch is copied from them."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ class _Mapped(NamedTuple):
 class Residency:
     """All domains' shards as one stream of tokens, of which a batch sees the shards that it needs.
 
-    For one thread; the cache is shared. A shard of the cache is in use while a batch is copied from it, and
-    stays mapped after that until another needs its room.
+    One thread at a time holds shards; the cache is shared. A shard of the cache is in use while a batch is
+    copied from it, and stays mapped after that until another needs its room.
 
     Args:
         shards: one after another; a path is mapped at once.
@@ -52,6 +53,7 @@ class Residency:
         first = found[0]
         self.dtype = np.dtype(first.dtype if isinstance(first, RemoteShard) else first.tokens.dtype)
         self._mapped: dict[int, _Mapped] = {}  # the last was used last
+        self._lock = threading.Lock()
         # Of all that are mapped, and which they are: int64, (n_mapped,).
         self._stream: tuple[NDArray[np.int64], TokenStream] | None = None
         # All shards, where all are local.
@@ -106,6 +108,12 @@ class Residency:
             yield self.whole, starts
             return
         pieces = self.pieces(starts, lengths)
+        with self._lock:
+            yield from self._held(pieces, starts)
+
+    def _held(
+        self, pieces: list[int], starts: NDArray[np.int64]
+    ) -> Iterator[tuple[TokenStream, NDArray[np.int64]]]:
         self._hold(pieces)
         try:
             mapped, stream = self._stream_of_mapped()

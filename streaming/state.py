@@ -17,6 +17,7 @@ _REMEDIES = {
     "global_batch": "load it with the saved global_batch, and then set_global_batch",
     "seed": "the order would differ; load it with the saved seed",
     "packing": "rows would be others; load it with the saved packing",
+    "policy": "build the loader with the saved run's policy and parameters",
     "weights": "build the loader with the saved run's weights, schedule and bounds, and then set_weights",
     "fingerprint": "the data changed; give the shards that the run had, and others only behind them",
     "max_epochs": "load it with the saved max_epochs",

@@ -19,10 +19,10 @@ from plotly.offline import get_plotlyjs
 
 from cuvee.mixing.recommend import Estimate, Evidence, Objective, Recommendation
 from cuvee.mixing.table import RunTable
-from cuvee.pipeline.comparison import judge
+from cuvee.pipeline.comparison import OnlineRun, judge
 from cuvee.pipeline.mixture import Choice
 from cuvee.pipeline.outcome import Outcome
-from cuvee.pipeline.recipe import Mix, Train, load_recipe
+from cuvee.pipeline.recipe import Mix, Online, Train, load_recipe
 from cuvee.pipeline.report import render, write_report
 from cuvee.pipeline.report_html import excerpt, side_by_side
 from cuvee.pipeline.report_rows import read_left, stage_files
@@ -258,6 +258,42 @@ def test_the_domains_account_for_every_row(outcome: Outcome) -> None:
         assert n_in == sum(dropped) + n_kept
     assert number(rows[-1][1]) == outcome.manifests[0]["accounting"]["rows_in"]
     assert {cells[0] for cells in rows} >= {"t0", "t1", "t2", "notes", HOSTILE_DOMAIN}
+
+
+def test_the_online_mixture_shows_weights_epochs_and_rows_kept(mixed: Outcome) -> None:
+    shares = [(50, 30, 20), (40, 30, 30)]
+    names = ("t0", "t1", "t2")
+    numbers = {"losses": dict.fromkeys(names, 4.0), "rewards": {"t0": 0.1, "t1": 0.2, "t2": None}}
+    reports: list[dict[str, Any]] = [
+        {"step": 0, "start": 0, "shares": dict(zip(names, shares[0], strict=True))},
+        {"step": 10, "start": 20, "shares": dict(zip(names, shares[1], strict=True))} | numbers,
+        {"step": 20, "start": 30, "shares": dict(zip(names, shares[1], strict=True))}
+        | numbers
+        | {"losses": {"t0": 3.5, "t1": 3.0, "t2": None}},
+    ]
+    run = OnlineRun(
+        reports, dict.fromkeys(names, 1.25), dict(zip(names, (0.45, 0.3, 0.25), strict=True)),
+        {"t0": (100, 25), "t1": (50, 25), "t2": (0, 0)}, 8,
+    )  # fmt: skip
+    assert mixed.comparison is not None
+    recipe = mixed.loaded.recipe.model_copy(
+        update={"train": Train(online=Online(factor=2, method="stochastic"))}
+    )
+    page = page_of(
+        replace(
+            mixed,
+            loaded=replace(mixed.loaded, recipe=recipe),
+            comparison=replace(mixed.comparison, online=[run]),
+        )
+    )
+    assert "Online mixture" in page.headings
+    rows = page.table("domain", "weight at the start")
+    assert [[cell.replace("\u00a0", " ") for cell in row[:6]] for row in rows] == [
+        ["t0", "50.0 %", "40.0 %", "45.0 %", "1.25", "3"],
+        ["t1", "30.0 %", "30.0 %", "30.0 %", "1.25", "3"],
+        ["t2", "20.0 %", "30.0 %", "25.0 %", "1.25", "3"],
+    ]
+    assert [row[7].replace("\u00a0", " ") for row in rows] == ["25.0 %", "50.0 %", "0 %"]
 
 
 def test_what_the_recipe_leaves_out_is_left_out(outcome: Outcome, mixed: Outcome, tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""What a trainer reports of its batches: sums of losses and counts of tokens by domain, in whole numbers.
+
+Whole numbers add up to the same in any order and on any number of ranks, so late reports, reports out of
+order, restarts between two of them and another world size change nothing.
+"""
+
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNIT = 2**20
+"""Losses are rounded to 1 / UNIT nats. Sums of int64 overflow at 8.8e9 tokens of MAX_LOSS in one report."""
+MAX_LOSS = 1000.0
+"""Nats of a token; what is above is no loss that a model has, and counts as not finite."""
+MAX_LATE = 1024
+"""Steps after which a batch's report is too late: what is kept to know repeated ones stays bounded."""
+
+
+class _Rows(NamedTuple):
+    """A report as it came."""
+
+    domain_ids: Any  # (rows,), tensor or array
+    values: Any  # (rows,), a copy: the trainer's may change
+    n_tokens: Any  # (rows,), or one number
+
+
+class Feedback:
+    """Reports since the last one that was taken. `add` may be called from any thread.
+
+    Args:
+        order: int64, (n_domains,), the index here of each of the trainer's domain ids.
+        sequence_length: tokens that a row counts for, where no more is known.
+    """
+
+    def __init__(self, order: NDArray[np.int64], sequence_length: int) -> None:
+        self._order, self._length = order, sequence_length
+        self._lock = threading.Lock()
+        self._waiting: list[_Rows] = []
+        self._seen: dict[int, int] = {}  # step -> rows reported, a bit for each
+        self._totals = np.zeros(2 * order.size + 1, np.int64)  # sums in 1 / UNIT nats, tokens, ignored
+        self._oldest = 0
+        self.n_repeated, self.n_late = 0, 0
+
+    def add(
+        self, step: int, first_row: int, next_step: int, domain_ids: Any, values: Any, n_tokens: Any = None
+    ) -> None:
+        """Take in a value for each of some rows; microseconds, and no wait for a device.
+
+        Args:
+            step, first_row: of the batch, or of the part of it.
+            next_step: of the loader; a report of a batch from there on is none of this run.
+            domain_ids: int64, (rows,).
+            values: float, (rows,).
+            n_tokens: int, (rows,), tokens behind each value; None: a row's.
+        """
+        mine = ((1 << len(domain_ids)) - 1) << first_row
+        with self._lock:
+            if not max(self._oldest, next_step - MAX_LATE) <= step < next_step:
+                self.n_late += 1
+            elif self._seen.get(step, 0) & mine:
+                self.n_repeated += 1
+            else:
+                self._seen[step] = self._seen.get(step, 0) | mine
+                self._waiting.append(
+                    _Rows(domain_ids, values, self._length if n_tokens is None else n_tokens)
+                )
+
+    def add_means(self, means: NDArray[np.float64]) -> None:
+        """Take in a mean for each domain, NaN for none, each as of one token."""
+        rows = _Rows(np.argsort(self._order), means, 1)
+        with self._lock:
+            self._waiting.append(rows)
+
+    def totals(self, next_step: int) -> NDArray[np.int64]:
+        """What came and was not taken: int64, (2 n_domains + 1,), sums, tokens, and ignored values."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            self._seen = {step: rows for step, rows in self._seen.items() if step >= next_step - MAX_LATE}
+        found = self._summed(waiting)
+        with self._lock:
+            self._totals = self._totals + found
+            return self._totals
+
+    def take(self, next_step: int) -> NDArray[np.int64]:
+        """The same, and begin anew."""
+        found = self.totals(next_step)
+        with self._lock:
+            self._totals = self._totals - found
+        return found
+
+    def restart(self, totals: NDArray[np.int64], next_step: int) -> None:
+        """Go on with these totals at `next_step`; reports of batches before it come no more."""
+        with self._lock:
+            self._waiting, self._seen, self._totals, self._oldest = [], {}, totals, next_step
+
+    def _summed(self, reports: list[_Rows]) -> NDArray[np.int64]:
+        n = self._order.size
+        found = np.zeros(2 * n + 1, np.int64)
+        if not reports:
+            return found
+        sizes = [len(report.domain_ids) for report in reports]
+        values = _joined([report.values for report in reports])
+        domains = self._order[_joined([report.domain_ids for report in reports]).astype(np.int64)]
+        if all(isinstance(report.n_tokens, int) for report in reports):
+            tokens = np.repeat([report.n_tokens for report in reports], sizes)
+        else:
+            tokens = np.concatenate(
+                [
+                    np.broadcast_to(_array(report.n_tokens), size)
+                    for report, size in zip(reports, sizes, strict=True)
+                ]
+            ).astype(np.int64)
+        is_good = (np.abs(values) <= MAX_LOSS) & (tokens > 0)  # False for NaN, too
+        found[2 * n] = np.count_nonzero(~is_good & (tokens > 0))
+        if not is_good.all():
+            values, domains, tokens = values[is_good], domains[is_good], tokens[is_good]
+        np.add.at(found, domains, np.rint(values.astype(np.float64) * UNIT).astype(np.int64) * tokens)
+        np.add.at(found, n + domains, tokens)
+        return found
+
+
+def _joined(parts: list[Any]) -> NDArray[Any]:
+    """Tensors or arrays one after another; tensors of a device come over together."""
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    import torch
+
+    if all(isinstance(part, torch.Tensor) for part in parts):
+        joined: NDArray[Any] = torch.cat(parts).cpu().numpy()
+        return joined
+    return np.concatenate([_array(part) for part in parts])
+
+
+def _array(values: Any) -> NDArray[Any]:
+    return (
+        values
+        if isinstance(values, np.ndarray)
+        else np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+    )
+
+
+def row_values(values: Any, n_rows: int, name: str) -> Any:
+    """A copy of a trainer's number for each row: float32, (rows,), where the trainer has it.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if hasattr(values, "detach"):
+        import torch
+
+        found = values.detach().to(torch.float32, copy=True)
+        if found.device.type == "cpu":
+            found = found.numpy()
+    else:
+        found = np.array(values, np.float32)
+    if tuple(found.shape) != (n_rows,):
+        raise ValueError(
+            f"{name} has shape {tuple(found.shape)}; the batch has {n_rows} rows, and each needs one number"
+        )
+    return found
+
+
+def row_means(losses: Any, labels: Any, n_rows: int) -> tuple[Any, Any]:
+    """Mean loss and number of the tokens that count, for each row: (rows,) each.
+
+    A token counts if it has a label and its loss is finite. A row without one has the mean NaN.
+
+    Args:
+        losses: tensor, (rows, sequence_length), nats; flattened rows will do.
+        labels: tensor of as many; None: every token has one.
+    Raises:
+        ValueError: the losses are not as many as the rows' tokens.
+    """
+    import torch
+
+    losses = torch.as_tensor(losses).detach()
+    if losses.numel() % n_rows or (labels is not None and labels.numel() != losses.numel()):
+        wanted = f"{labels.numel()} labels" if labels is not None else f"{n_rows} rows"
+        raise ValueError(
+            f"loss_per_token has shape {tuple(losses.shape)}; the batch has {wanted}, and each token needs "
+            "one number"
+        )
+    losses = losses.reshape(n_rows, -1).to(torch.float32)
+    counts = torch.isfinite(losses) & (losses.abs() <= MAX_LOSS)
+    if labels is not None:
+        counts &= labels.reshape(n_rows, -1).to(losses.device) >= 0
+    n_tokens = counts.sum(dim=1)
+    means = torch.where(counts, losses, 0).sum(dim=1) / n_tokens  # NaN for a row of which nothing counts
+    n_tokens = n_tokens.clamp(min=1)
+    if means.device.type == "cpu":
+        return means.numpy(), n_tokens.numpy()
+    return means, n_tokens
