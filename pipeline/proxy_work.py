@@ -46,8 +46,8 @@ class TrainingTask:
     config: TrainingConfig
     validation_tokens: int
     result: Path
-    target_tokens: int | None = None  # of the run whose epochs the domains are sub-sampled to
     online: OnlineTask | None = None
+    target_tokens: int | None = None  # of the run whose epochs the domains are sub-sampled to
 
 
 @dataclass(frozen=True)
