@@ -3,9 +3,9 @@
     python -m benchmarks.zero [--corpus FOLDER] [--quick] [--no-race] [--width 64] [--json]
 
 Proxies of 700,000 tokens on 32 mixtures of the corpus's domains. The n-grams know nothing of them: their
-smoothing was chosen on other mixtures. Then two mixtures are sought, one with the n-grams and the first 8
-proxies, one with all 32 proxies alone, and models are trained on both and on natural and uniform (3 seeds).
-Trained models are kept below build/: see `benchmarks.zero_runs`.
+smoothing is the default, which no proxy was asked about. Then two mixtures are sought, one with the n-grams
+and the first 8 proxies, one with all 32 proxies alone, and models are trained on both and on natural and
+uniform (3 seeds). Trained models are kept below build/: see `benchmarks.zero_runs`.
 """
 
 import argparse

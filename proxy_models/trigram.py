@@ -258,7 +258,7 @@ class TrigramProxy:
     Kneser-Ney smoothing; kappa tokens more go there whatever was counted, so that N matters: with few tokens
     the shorter contexts do, with many the trigrams. Formulas: `kernels.ngram_mixture.mixture_losses`. All
     counts are linear in w, so that losses and gradients are exact for any mixture: 11 domains of 8,192
-    trigrams take about a millisecond.
+    trigrams take 4 ms without a discount, 7 ms with one, and 13 ms with gradients.
 
     Attributes:
         tables: counts by domain at the held-out trigrams and at what they back off to.
