@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from .design import project_to_capped_simplex, sample_design
 from .mixer import Mixer
+from .objective import MEAN, Objective
 from .region import Loss, Region, descend
 
 Floats = NDArray[np.float64]
@@ -24,43 +25,6 @@ N_DRAWS = 256  # posterior draws inside the optimiser
 N_FRESH_DRAWS = 4096  # other draws, to judge the optimum that was found with the first
 N_PERMUTATIONS = 9999
 N_SAMPLES, N_AVERAGED = 1024, 16  # for mixers without a gradient
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One number to minimise from the metrics of a run.
-
-    Attributes:
-        kind: "mean" of all metrics, "weighted" mean by `by_metric`, or "worst": the largest metric minus its
-            value in `by_metric` (a reference run's losses; without them the domain of the highest entropy
-            decides alone).
-        by_metric: weights or reference values by metric name; a metric not named has 0.
-
-    >>> Objective("weighted", {"wiki": 3.0, "web": 1.0})(np.array([2.0, 4.0]), ("web", "wiki"))
-    array(3.5)
-    """
-
-    kind: Literal["mean", "weighted", "worst"] = "mean"
-    by_metric: Mapping[str, float] | None = None
-
-    def __call__(self, metrics: Floats, metric_names: tuple[str, ...]) -> Floats:
-        """From metrics (..., J) to objectives (...)."""
-        given = self.by_metric or {}
-        unknown = sorted(set(given) - set(metric_names))
-        if unknown:
-            raise ValueError(
-                f"objective: unknown metric '{unknown[0]}'; the metrics are {', '.join(metric_names)}."
-            )
-        values = np.array([given.get(name, 0.0) for name in metric_names])
-        if self.kind == "worst":
-            return np.asarray((metrics - values).max(axis=-1))
-        if self.kind == "mean":
-            values = np.ones(len(metric_names))
-        if not (np.all(values >= 0) and values.sum() > 0):
-            raise ValueError(
-                f"objective: weights are {given}; they must not be negative, and one must be positive."
-            )
-        return np.asarray(metrics @ (values / values.sum()))
 
 
 @dataclass(frozen=True)
@@ -125,7 +89,7 @@ class Recommendation:
 def recommend(
     mixer: Mixer,
     natural: ArrayLike,
-    objective: Objective = Objective(),
+    objective: Objective = MEAN,
     caps: ArrayLike | None = None,
     trust_region: float = 0.5,
     seed: int = 0,

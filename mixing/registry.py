@@ -10,8 +10,12 @@ from .ensemble import EnsembleMixer
 from .gaussian_process import GaussianProcessMixer
 from .laws import BiMixMixer, MixingLawMixer, PowerLawMixer
 from .mixer import Mixer
+from .mixmin import MixMinMixer
+from .projektor import ProjektorMixer
+from .quality_quantity import QualityQuantityMixer
 from .regression import LinearMixer, RegMixMixer
 from .trend_residual import TrendResidualMixer
+from .trended import TrendedMixer
 
 MIXERS: dict[str, Callable[..., Mixer]] = {
     "linear": LinearMixer,
@@ -22,11 +26,16 @@ MIXERS: dict[str, Callable[..., Mixer]] = {
     "gaussian_process": GaussianProcessMixer,
     "trend_residual": TrendResidualMixer,
     "ensemble": EnsembleMixer,
+    "mixmin": MixMinMixer,
+    "quality_quantity": QualityQuantityMixer,
+    "projektor": ProjektorMixer,
 }
 
 
 def load_mixer(name: str, **options: Any) -> Mixer:
     """A mixer that has seen no runs yet, by its name in `MIXERS`, with the options of its class.
+
+    Every mixer takes `trend`, a cheap surface as its prior mean: see `TrendedMixer`.
 
     Raises:
         ValueError: there is no mixer of that name, or it lacks an option.
@@ -43,10 +52,12 @@ def load_mixer(name: str, **options: Any) -> Mixer:
         meant = f"; did you mean '{near[0]}'?" if near else "."
         raise ValueError(f"unknown mixer '{name}'{meant} All: {', '.join(sorted(MIXERS))}.")
     allowed = _options(MIXERS[name])
+    trend = None if "trend" in allowed else options.pop("trend", None)
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         raise ValueError(f"{name}: unknown option '{unknown[0]}'; it has {', '.join(allowed)}.")
-    return MIXERS[name](**options)
+    mixer = MIXERS[name](**options)
+    return mixer if trend is None else TrendedMixer(mixer, trend)
 
 
 def _options(mixer: Any) -> list[str]:

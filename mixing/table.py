@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-from numpy.typing import NDArray
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
 SUM_TOLERANCE = 0.01  # published tables are rounded: RegMix's rows sum to .996-1.003
+CAP_TOLERANCE = 1e-6
 WEIGHT, LOSS = "weight.", "loss."
 FIDELITY = ("n_parameters", "n_tokens", "seed")
 
@@ -101,6 +103,7 @@ class RunTable:
         n_parameters: int = 0,
         n_tokens: int = 0,
         seed: int = 0,
+        drop_missing: bool = False,
     ) -> RunTable:
         """Read a pair of files as published with RegMix: one row per run, joined on one column.
 
@@ -109,9 +112,10 @@ class RunTable:
             metrics_csv: the join column and one column per metric.
             on: name of the join column.
             n_parameters, n_tokens, seed: of all runs.
+            drop_missing: leave out runs that lack a metric, with a note, instead of refusing the table.
         Raises:
-            ValueError: a file lacks the join column or repeats a key; a key has no partner; see also the
-                class.
+            ValueError: a file lacks the join column or repeats a key; a key has no partner; a column holds no
+                numbers; see also the class.
         """
         weights, metrics = pa.csv.read_csv(weights_csv), pa.csv.read_csv(metrics_csv)
         for path, table in ((weights_csv, weights), (metrics_csv, metrics)):
@@ -122,16 +126,72 @@ class RunTable:
                 f"{len(missing)} of the runs are in only one of {weights_csv} and {metrics_csv}, {on} = "
                 f"{', '.join(map(str, missing[:5]))}. Each run needs its weights and its metrics."
             )
-        weights, metrics = weights.sort_by(on).drop_columns(on), metrics.sort_by(on).drop_columns(on)
+        weights, metrics = weights.sort_by(on), metrics.sort_by(on)
+        notes: tuple[str, ...] = ()
+        if drop_missing:
+            whole = np.all(np.isfinite(_matrix(metrics.drop_columns(on), f"{metrics_csv}: ")), axis=1)
+            lacking = metrics[on].filter(pa.array(~whole)).to_pylist()
+            if lacking:
+                shown = ", ".join(map(str, lacking[:5]))
+                notes = (
+                    f"{len(lacking)} of {len(whole)} runs lack a metric and were left out: {on} = {shown}.",
+                )
+            weights, metrics = weights.filter(pa.array(whole)), metrics.filter(pa.array(whole))
+        weights, metrics = weights.drop_columns(on), metrics.drop_columns(on)
         return cls(
-            weights=_matrix(weights),
+            weights=_matrix(weights, f"{weights_csv}: "),
             domain_names=tuple(weights.column_names),
-            metrics=_matrix(metrics),
+            metrics=_matrix(metrics, f"{metrics_csv}: "),
             metric_names=tuple(metrics.column_names),
             n_parameters=np.full(len(weights), n_parameters),
             n_tokens=np.full(len(weights), n_tokens),
             seed=np.full(len(weights), seed),
+            notes=notes,
         )
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> RunTable:
+        """Read one table of `from_arrow`'s columns: a CSV or Parquet file, or a run directory.
+
+        Of a run directory, ``mix/proxies.parquet`` is read; of one that is still training, the groups of
+        proxies that are done.
+
+        Raises:
+            ValueError: there is no such table; see also `from_arrow`.
+        """
+        place = Path(path)
+        if place.is_dir():
+            mix = place / "mix" if (place / "mix").is_dir() else place
+            files = [mix / "proxies.parquet"] if (mix / "proxies.parquet").exists() else []
+            files = files or sorted((mix / "proxies").glob("*.parquet"))
+            if not files:
+                raise ValueError(
+                    f"{place}: no mix/proxies.parquet and no mix/proxies/*.parquet; give a run directory "
+                    "whose proxies are trained, or a table of runs."
+                )
+            return cls.from_arrow(pa.concat_tables([pq.read_table(file) for file in files]))
+        read = pq.read_table if place.suffix == ".parquet" else pa.csv.read_csv
+        return cls.from_arrow(read(place))
+
+    def within(self, caps: ArrayLike) -> RunTable:
+        """The runs whose mixtures could be trained under the caps, (K,), with a note on the others.
+
+        >>> weights, losses = np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([[3.1], [3.3]])
+        >>> RunTable(weights, ("web", "wiki"), losses, ("wiki",)).within([0.8, 1.0]).notes
+        ("1 of 2 runs was left out: above the caps, most of all in 'web' (0.9 of 0.8).",)
+        """
+        upper = np.asarray(caps, dtype=np.float64)
+        excess = self.weights - upper
+        above = np.any(excess > CAP_TOLERANCE, axis=1)
+        if not above.any():
+            return self
+        run, domain = np.unravel_index(np.argmax(excess), excess.shape)
+        verb = "was" if above.sum() == 1 else "were"
+        note = (
+            f"{above.sum()} of {self.n_runs} runs {verb} left out: above the caps, most of all in "
+            f"'{self.domain_names[domain]}' ({self.weights[run, domain]:.4g} of {upper[domain]:.4g})."
+        )
+        return replace(self.select(~above), notes=(*self.notes, note))
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> RunTable:
@@ -220,9 +280,17 @@ class RunTable:
         ]
 
 
-def _matrix(table: pa.Table) -> Floats:
+def _matrix(table: pa.Table, where: str = "") -> Floats:
     """The table's columns side by side: float64, (n_rows, n_columns); null becomes NaN."""
-    columns = [pc.cast(column, pa.float64()).to_numpy() for column in table.columns]
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        try:
+            columns.append(pc.cast(column, pa.float64()).to_numpy())
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{where}column '{name}' holds {column.type}, and a number is needed in each row ({error}). "
+                "Leave the column out, or name it with `on` if it is the runs' key."
+            ) from None
     return np.column_stack(columns) if columns else np.zeros((len(table), 0))
 
 

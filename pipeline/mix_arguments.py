@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ MIXER_NAMES = (
     "gaussian_process",
     "trend_residual",
     "ensemble",
+    "mixmin",
+    "quality_quantity",
+    "projektor",
 )
 DOMAINS_HELP = "CSV with the columns domain and tokens, and optionally max_epochs"
-RUNS_HELP = "CSV of weights, or one CSV or Parquet table of weight.DOMAIN and loss.METRIC columns"
+RUNS_HELP = (
+    "CSV of weights; or one CSV or Parquet table of weight.DOMAIN and loss.METRIC columns; or a run directory"
+)
 
 
 def add_mix(commands: Any) -> None:
@@ -47,13 +53,85 @@ def add_mix(commands: Any) -> None:
     _add_runs(best)
     best.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
     best.add_argument("--budget", type=float, metavar="TOKENS", help="of the run: caps from --domains")
-    best.add_argument(
-        "--objective", default="mean", metavar="mean|worst|METRIC=WEIGHT,...", help="lower is better"
-    )
-    best.add_argument("--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)")
-    best.add_argument("--seed", type=int, default=0)
-    best.add_argument("--out", type=Path, metavar="JSON", help="write the mixture, for the loader")
+    _add_goal(best)
     best.set_defaults(command=_command("recommend_mixture"))
+
+    search = below.add_parser("search", help="which mixtures to run next, one round after another")
+    search.add_argument("journal", type=Path, metavar="JOURNAL", help="of the search: JSON lines, made anew")
+    search.add_argument(
+        "--results",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="CSV, Parquet: trial, loss.*",
+    )
+    search.add_argument("-n", type=int, default=4, help="trials to have running (default: 4)")
+    search.add_argument("--out", type=Path, metavar="CSV", help="write the trials to run")
+    search.add_argument("--recommend", type=Path, metavar="JSON", help="write the mixture, for the loader")
+    new = search.add_argument_group("a new search", "later calls need none of these")
+    new.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
+    new.add_argument(
+        "--rung", action="append", default=[], metavar="PARAMETERS:TOKENS", help="a fidelity, cheapest first"
+    )
+    new.add_argument("--runs", type=float, default=32.0, help="its budget, in runs at the last rung (32)")
+    new.add_argument("--budget", type=float, metavar="TOKENS", help="of the run to plan for: sets caps")
+    new.add_argument("--objective", default="mean", metavar="mean|worst|METRIC=WEIGHT,...|EXPRESSION")
+    new.add_argument("--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)")
+    new.add_argument("--n-initial", type=int, help="mixtures before a model proposes (by domains, 8 to 24)")
+    new.add_argument("--n-replicates", type=int, default=3, help="runs of the natural mixture (default: 3)")
+    new.add_argument("--acquisition", default="noisy_ei", help="noisy_ei, thompson or botorch")
+    new.add_argument("--seed", type=int, default=0)
+    search.set_defaults(command=_command("search", "mix_search"))
+
+    pareto = below.add_parser("pareto", help="mixtures between which several objectives trade off")
+    _add_runs(pareto)
+    pareto.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
+    pareto.add_argument("--budget", type=float, metavar="TOKENS", help="of the run: caps from --domains")
+    pareto.add_argument(
+        "--objectives", nargs="+", required=True, metavar="OBJECTIVE", help="two or more, as of recommend"
+    )
+    pareto.add_argument(
+        "--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)"
+    )
+    pareto.add_argument("--seed", type=int, default=0)
+    pareto.add_argument("--out", type=Path, metavar="CSV", help="write the front")
+    pareto.set_defaults(command=_command("pareto"))
+
+    zero = below.add_parser("zero", help="losses and the best mixture by n-gram counts: nothing is trained")
+    zero.add_argument(
+        "tokens", type=Path, help="a run directory, or a folder of one folder of shards a domain"
+    )
+    zero.add_argument("--n-tokens", type=float, metavar="N", help="of the run to imitate (default: budget)")
+    zero.add_argument("--mixtures", type=Path, metavar="CSV", help="show their losses; one column a domain")
+    zero.add_argument(
+        "--budget", type=float, metavar="TOKENS", help="of the run: caps from the shards' tokens"
+    )
+    zero.add_argument("--max-epochs", type=float, default=4.0, metavar="N", help="in the budget (default: 4)")
+    zero.add_argument(
+        "--max-tokens",
+        type=int,
+        default=4_000_000,
+        metavar="N",
+        help="to count a domain (default: 4,000,000)",
+    )
+    _add_goal(zero)
+    zero.set_defaults(command=_command("zero", "mix_zero"))
+
+
+def _add_goal(parser: argparse.ArgumentParser) -> None:
+    """What is to be found, and where it is written."""
+    parser.add_argument(
+        "--objective",
+        default="mean",
+        metavar="mean|worst|METRIC=WEIGHT,...|EXPRESSION",
+        help="lower is better; an expression such as 'max(web, 0.5 * code + 1)'",
+    )
+    parser.add_argument(
+        "--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON or YAML: the mixture, for the loader")
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +141,10 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixer", default="ensemble", help=f"{', '.join(MIXER_NAMES)} (default: ensemble)")
 
 
-def _command(name: str) -> Callable[[argparse.Namespace], None]:
-    """The function of that name in `mix_command`, imported when it is called."""
+def _command(name: str, module: str = "mix_command") -> Callable[[argparse.Namespace], None]:
+    """The function of that name in a module beside this one, imported when it is called."""
 
     def command(arguments: argparse.Namespace) -> None:
-        from . import mix_command
-
-        getattr(mix_command, name)(arguments)
+        getattr(import_module(f".{module}", __package__), name)(arguments)
 
     return command

@@ -1,14 +1,9 @@
 """What ``cuvee mix`` does: design, fit, predict and recommend on bare CSV files."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -16,22 +11,31 @@ from scipy.stats import spearmanr
 from ..mixing import Mixer, Objective, RunTable, load_mixer, recommend
 from ..mixing.design import caps, sample_design
 from ..mixing.mixer import fidelity_of
-from .errors import InputError, UsageError
+from ..mixing.pareto import pareto_set
+from .errors import UsageError
 from .manual import console
-from .run_directory import write_json
+from .mix_files import (
+    UNLIMITED,
+    located,
+    order_of,
+    parse_objective,
+    read_domains,
+    read_mixtures,
+    write_csv,
+    write_mixture,
+)
 
 Floats = NDArray[np.float64]
-UNLIMITED = 1e9  # nats: a trust region that holds everything
 
 
 def design(arguments: argparse.Namespace) -> None:
     """Write mixtures to train proxies on."""
-    names, tokens, max_epochs = _read_domains(arguments.domains)
-    with _located(arguments.domains):
+    names, tokens, max_epochs = read_domains(arguments.domains)
+    with located(arguments.domains):
         upper = caps(tokens, arguments.budget, max_epochs) if arguments.budget else None
         mixtures = sample_design(tokens / tokens.sum(), arguments.n, arguments.seed, upper)
     table = {"index": np.arange(len(mixtures)), **dict(zip(names, mixtures.T, strict=True))}
-    _write_csv(pa.table(table), arguments.out)
+    write_csv(pa.table(table), arguments.out)
     print(
         f"{len(mixtures)} mixtures of {len(names)} domains in {arguments.out}; the first is the natural one"
     )
@@ -59,28 +63,19 @@ def fit(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> None:
     """Write the losses of new mixtures."""
     mixer = _fitted(arguments)
-    weights = _read_mixtures(arguments.mixtures, mixer.runs.domain_names)
+    weights = read_mixtures(arguments.mixtures, mixer.runs.domain_names)
     predicted = mixer.predict(weights, None if arguments.at_scale else fidelity_of(mixer.runs))
     columns = {}
     for j, name in enumerate(mixer.runs.metric_names):
         columns[name], columns[f"{name}.std"] = predicted.mean[:, j], predicted.std[:, j]
-    _write_csv(pa.table(columns), arguments.out)
+    write_csv(pa.table(columns), arguments.out)
     print(f"{len(weights)} mixtures predicted in {arguments.out}")
 
 
 def recommend_mixture(arguments: argparse.Namespace) -> None:
     """Show the mixture that most surely beats the natural one, and write it."""
     mixer = _fitted(arguments)
-    natural, upper = mixer.runs.weights.mean(axis=0), None
-    if arguments.domains is not None:
-        names, tokens, max_epochs = _read_domains(arguments.domains)
-        order = _order(arguments.domains, names, mixer.runs.domain_names)
-        tokens, max_epochs = tokens[order], max_epochs[order]
-        natural = tokens / tokens.sum()
-        with _located(arguments.domains):
-            upper = caps(tokens, arguments.budget, max_epochs) if arguments.budget else None
-    elif arguments.budget:
-        raise UsageError("mix recommend: --budget needs the tokens of each domain; give them with --domains.")
+    natural, upper, epochs = _bounds(arguments, mixer)
     radius = arguments.trust_region or UNLIMITED
     try:
         objective = _objective(arguments.objective, mixer.runs)
@@ -96,7 +91,55 @@ def recommend_mixture(arguments: argparse.Namespace) -> None:
     if arguments.domains is None:
         out.print("natural is the runs' mean mixture; give the real one with --domains", style="dim")
     if arguments.out is not None:
-        write_json(arguments.out, {"format_version": 1, **found.to_dict()})
+        write_mixture(arguments.out, {"max_epochs": epochs, **found.to_dict()})
+
+
+def pareto(arguments: argparse.Namespace) -> None:
+    """Show the mixtures between which the objectives trade off, and write them."""
+    mixer = _fitted(arguments)
+    natural, upper, _ = _bounds(arguments, mixer)
+    try:
+        objectives = {text: _objective(text, mixer.runs) for text in arguments.objectives}
+        radius = arguments.trust_region or UNLIMITED
+        front = pareto_set(mixer, objectives, natural, upper, radius, arguments.seed)
+    except ValueError as error:
+        raise UsageError(f"mix pareto: {error}") from error
+    table = Table(*objectives, "on the front", *mixer.runs.domain_names, box=None, header_style="dim")
+    for mean, std, probability, weights in zip(
+        front.mean, front.std, front.probability, front.weights, strict=True
+    ):
+        values = (f"{m:.4f} ±{s:.4f}" for m, s in zip(mean, std, strict=True))
+        table.add_row(*values, f"{probability:.2f}", *(f"{w:.3f}" for w in weights))
+    out = console()
+    out.print(
+        f"{len(front.weights)} mixtures, none of which another beats in every objective; the natural one is "
+        f"unbeaten with probability {front.natural_probability:.2f}:"
+    )
+    out.print(table)
+    if arguments.out is not None:
+        columns = {f"weight.{d}": w for d, w in zip(mixer.runs.domain_names, front.weights.T, strict=True)}
+        for name, mean, std in zip(objectives, front.mean.T, front.std.T, strict=True):
+            columns |= {name: mean, f"{name}.std": std}
+        write_csv(pa.table({**columns, "probability": front.probability}), arguments.out)
+
+
+def _bounds(
+    arguments: argparse.Namespace, mixer: Mixer
+) -> tuple[Floats, Floats | None, dict[str, float] | None]:
+    """The natural mixture, the caps and the epochs they come from, as --domains and --budget say."""
+    if arguments.domains is None:
+        if arguments.budget:
+            raise UsageError("mix: --budget needs the tokens of each domain; give them with --domains.")
+        return mixer.runs.weights.mean(axis=0), None, None
+    names, tokens, max_epochs = read_domains(arguments.domains)
+    order = order_of(arguments.domains, names, mixer.runs.domain_names)
+    tokens, max_epochs = tokens[order], max_epochs[order]
+    natural = tokens / tokens.sum()
+    if not arguments.budget:
+        return natural, None, None
+    with located(arguments.domains):
+        upper = caps(tokens, arguments.budget, max_epochs)
+    return natural, upper, dict(zip(mixer.runs.domain_names, max_epochs.tolist(), strict=True))
 
 
 def _fitted(arguments: argparse.Namespace) -> Mixer:
@@ -105,87 +148,21 @@ def _fitted(arguments: argparse.Namespace) -> Mixer:
         mixer = load_mixer(arguments.mixer)
     except ValueError as error:
         raise UsageError(f"mix: {error}") from error
-    with _located(arguments.runs):
+    with located(arguments.runs):
         if arguments.metrics is not None:
             return mixer.fit(RunTable.from_csv(arguments.runs, arguments.metrics, arguments.on))
-        parquet = arguments.runs.suffix == ".parquet"
-        table = pq.read_table(arguments.runs) if parquet else pa.csv.read_csv(arguments.runs)
-        return mixer.fit(RunTable.from_arrow(table))
+        return mixer.fit(RunTable.from_path(arguments.runs))
 
 
 def _objective(text: str, runs: RunTable) -> Objective:
-    """`mean`, `worst` (relative to the runs' median), or weights by metric.
+    """`worst` is relative to the runs' median; see `parse_objective` for the others.
 
-    >>> weights, losses = [[0.5, 0.5], [0.9, 0.1]], [[3.1, 4.0], [3.3, 5.0]]
+    >>> weights, losses = [[0.5, 0.5], [0.9, 0.1]], [[3.0, 4.0], [3.5, 5.0]]
     >>> runs = RunTable(np.array(weights), ("web", "code"), np.array(losses), ("web", "code"))
-    >>> _objective("web=3,code=1", runs).by_metric
-    {'web': 3.0, 'code': 1.0}
+    >>> _objective("worst", runs).by_metric
+    {'web': 3.25, 'code': 4.5}
     """
-    if text == "mean":
-        return Objective("mean")
-    if text == "worst":
-        medians = np.median(runs.metrics, axis=0).tolist()
-        return Objective("worst", dict(zip(runs.metric_names, medians, strict=True)))
-    weights = {}
-    for part in text.split(","):
-        name, _, value = part.rpartition("=")
-        try:
-            weights[name] = float(value)
-        except ValueError:
-            raise ValueError(
-                f"objective '{part}' is not mean, worst or METRIC=WEIGHT; the metrics are "
-                f"{', '.join(runs.metric_names)}."
-            ) from None
-    return Objective("weighted", weights)
-
-
-def _read_domains(path: Path) -> tuple[list[str], Floats, Floats]:
-    """Names, available tokens and largest number of epochs."""
-    with _located(path):
-        table = pa.csv.read_csv(path)
-        missing = [name for name in ("domain", "tokens") if name not in table.column_names]
-        if missing:
-            raise ValueError(f"no column '{missing[0]}'; found {', '.join(table.column_names)}.")
-        names = [str(name) for name in table["domain"].to_pylist()]
-        tokens = table["tokens"].cast(pa.float64()).to_numpy()
-        if len(set(names)) < len(names) or not (np.all(tokens >= 0) and tokens.sum() > 0):
-            raise ValueError("each domain has one row, and its tokens are not negative and not all zero.")
-        given = "max_epochs" in table.column_names
-        max_epochs = table["max_epochs"].cast(pa.float64()).to_numpy() if given else np.full(len(names), 4.0)
-    return names, tokens, max_epochs
-
-
-def _read_mixtures(path: Path, domains: tuple[str, ...]) -> Floats:
-    """Weights (M, K) in the order of the runs' domains; other columns are passed over."""
-    with _located(path):
-        table = pa.csv.read_csv(path)
-        order = _order(path, table.column_names, domains)
-        weights = np.column_stack([table.column(i).cast(pa.float64()).to_numpy() for i in order])
-        metrics = np.zeros((len(weights), 1))
-        seeds = np.arange(len(weights))  # a mixture may be asked for twice
-        return RunTable(weights, domains, metrics, ("none",), seed=seeds).weights
-
-
-def _order(path: Path, found: list[str], wanted: tuple[str, ...]) -> list[int]:
-    """Where the wanted names stand among those found."""
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise InputError(f"{path}: no domain '{missing[0]}'; found {', '.join(found)}.")
-    return [found.index(name) for name in wanted]
-
-
-def _write_csv(table: pa.Table, path: Path) -> None:
-    with _located(path):
-        pa.csv.write_csv(table, path)
-
-
-@contextmanager
-def _located(path: Path) -> Iterator[None]:
-    """Mistakes in a file, said with its name."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, OSError) as error:
-        text = str(error)
-        raise InputError(text if str(path) in text else f"{path}: {text}") from error
+    if text != "worst":
+        return parse_objective(text, runs.metric_names)
+    medians = np.median(runs.metrics, axis=0).tolist()
+    return Objective("worst", dict(zip(runs.metric_names, medians, strict=True)))

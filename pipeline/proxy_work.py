@@ -47,6 +47,7 @@ class TrainingTask:
     validation_tokens: int
     result: Path
     online: OnlineTask | None = None
+    target_tokens: int | None = None  # of the run whose epochs the domains are sub-sampled to
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def run_training(task: TrainingTask) -> int:
                 seeds=task.seeds,
                 n_validation_rows=n_validation_rows,
                 models_per_group=len(task.names),
+                target_tokens=task.target_tokens,
             )
     except ValueError as error:
         raise InputError(f"training {', '.join(task.names)}: {error}") from error

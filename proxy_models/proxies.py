@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.permutation import permute
 from ..streaming.loader import StreamingLoader
 from ..streaming.shards import TokenStore
 from .ngram import NgramProxy
+from .pools import repetition_matched
 from .training import Batch, LossCurve, TrainingConfig, train
 from .transformer import ModelShape
+from .zero import sampled_tokens
 
-SAMPLE_ROW = 2048  # tokens read at one place when a domain is sampled
 Source = str | Path  # a domain's folder of token shards
 
 
@@ -66,6 +66,7 @@ def train_proxies(
     seeds: Sequence[int] | None = None,
     n_validation_rows: int = 64,
     models_per_group: int = 4,
+    target_tokens: int | None = None,
 ) -> list[ProxyResult]:
     """Train one proxy per mixture through the loader that real models use.
 
@@ -84,6 +85,8 @@ def train_proxies(
         n_validation_rows: rows of sequence_length per validation domain, the same for all models; all, where
             there are fewer.
         models_per_group: models trained side by side. Another number gives the same losses up to rounding.
+        target_tokens: of the run that the mixtures are for: proxies read domains sub-sampled to its epochs
+            (`pools.repetition_matched`), seed 0. None: all there is of each domain.
     Returns:
         One result per mixture and checkpoint, mixture by mixture.
     Raises:
@@ -102,6 +105,25 @@ def train_proxies(
         domain: validation_rows(source, shape.sequence_length, n_validation_rows)
         for domain, source in (validation or sources).items()
     }
+    if target_tokens is not None:
+        with TemporaryDirectory() as folder:
+            pools = repetition_matched(
+                sources, config.n_tokens, target_tokens, folder, min_tokens=shape.sequence_length + 1
+            )
+            return _trained(pools, named, all_seeds, held_out, shape, config, models_per_group)
+    return _trained(sources, named, all_seeds, held_out, shape, config, models_per_group)
+
+
+def _trained(
+    sources: Mapping[str, Source],
+    named: list[dict[str, float]],
+    all_seeds: list[int],
+    held_out: Mapping[str, Batch],
+    shape: ModelShape,
+    config: TrainingConfig,
+    models_per_group: int,
+) -> list[ProxyResult]:
+    """Group by group."""
     results = []
     for first in range(0, len(named), models_per_group):
         group = slice(first, first + models_per_group)
@@ -158,23 +180,13 @@ def fit_ngram_proxy(
     stores = [TokenStore(source, "train") for source in sources.values()]
     held_out = [TokenStore(source, "validation") for source in (validation or sources).values()]
     return NgramProxy.fit(
-        [_sampled_tokens(store, max_tokens, seed) for store in stores],
+        [sampled_tokens(store, max_tokens, seed) for store in stores],
         [store.read(0, store.n_tokens) for store in held_out],
         stores[0].vocab_size,
         n_validation_pairs,
         seed,
         [np.concatenate([[0], np.cumsum(store.lengths)]) for store in held_out],
     )
-
-
-def _sampled_tokens(store: TokenStore, max_tokens: int | None, seed: int) -> NDArray[Any]:
-    """All tokens, or about max_tokens in rows drawn without replacement; a seam adds one bigram per row."""
-    n_rows = store.n_tokens // SAMPLE_ROW
-    n_wanted = n_rows if max_tokens is None else max(1, max_tokens // SAMPLE_ROW)
-    if n_wanted >= n_rows:
-        return store.read(0, store.n_tokens)
-    rows = np.sort(permute(np.arange(n_wanted), n_rows, seed))
-    return np.concatenate([store.read(row * SAMPLE_ROW, SAMPLE_ROW) for row in rows.tolist()])
 
 
 def _training_batches(

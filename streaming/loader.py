@@ -27,6 +27,7 @@ from .executors import (
 from .growth import Growth
 from .integrity import Verifier
 from .lookahead import MAX_STEPS_AHEAD, fetched_ahead
+from .mixture_file import read_mixture
 from .online import Online, OnlineMixing
 from .packing import PACKINGS, PackingName, epochs_at
 from .plan import Cursor, Planner
@@ -71,7 +72,8 @@ class StreamingLoader:
             or an open TokenStore. Orders are keyed by name: which rows of a domain come in which order
             depends neither on the other domains nor on the order of this mapping, nor on where they lie.
         weights: share of the tokens, by domain, summing to one; 0 leaves a domain out for now. None: in
-            proportion to the domains' tokens, or as a WeightSchedule says.
+            proportion to the domains' tokens, or as a WeightSchedule says. A path: of a mixture file
+            (mixture_file.py), whose `max_epochs` hold unless they are given here.
         sequence_length: L, tokens of a row.
         global_batch: B, rows of one step over all ranks; see `set_global_batch`.
         seed: of the shuffles.
@@ -112,7 +114,7 @@ class StreamingLoader:
     def __init__(
         self,
         sources: Mapping[str, Source],
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | str | Path | None = None,
         *,
         sequence_length: int,
         global_batch: int,
@@ -140,6 +142,9 @@ class StreamingLoader:
     ) -> None:
         _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
         _check_packing(packing, emit, mask_boundaries)
+        if isinstance(weights, str | Path):
+            weights, its_epochs = read_mixture(weights)
+            max_epochs = its_epochs if max_epochs is None else max_epochs
         self.domains, self.steps = tuple(sources), steps
         self.sequence_length, self.global_batch, self.seed = sequence_length, global_batch, seed
         self.packing: PackingName = packing

@@ -12,13 +12,23 @@ DOMAINS = ("books", "code", "web", "wiki")
 NATURAL = np.array([0.1, 0.1, 0.7, 0.1])
 NOISE = 0.01
 RANKS = {MIXERS["bimix"]: 0.7}  # its sum of powers knows no domain that stands in for another
-FAST = {"regmix": {"n_trees": 200, "learning_rate": 0.05}}
+WORTH = np.array([[0.2, 1.0, 0.3, 0.4], [0.5, 0.1, 0.3, 1.0]])  # of a token of each domain, by metric
+POINTS = {name: np.eye(4)[[i]] for i, name in enumerate(DOMAINS)}
+OPTIONS = {
+    "regmix": {"n_trees": 200, "learning_rate": 0.05},
+    "mixmin": {
+        "probabilities": {
+            metric: {name: WORTH[j, [i]] for i, name in enumerate(DOMAINS)}
+            for j, metric in enumerate(("code", "wiki"))
+        }
+    },
+    "projektor": {"vectors": POINTS, "validation": {"code": POINTS["code"], "wiki": POINTS["wiki"]}},
+}
 
 
 def _expected(w: np.ndarray) -> np.ndarray:
     """Two metrics, each a power law in its own effective data: (M, 2)."""
-    worth = np.array([[0.2, 1.0, 0.3, 0.4], [0.5, 0.1, 0.3, 1.0]])
-    return 2.0 + 0.5 * (w @ worth.T) ** -0.5
+    return 2.0 + 0.5 * (w @ WORTH.T) ** -0.5
 
 
 def _runs(n_runs: int, seed: int = 0, noise: float = NOISE) -> RunTable:
@@ -30,7 +40,7 @@ def _runs(n_runs: int, seed: int = 0, noise: float = NOISE) -> RunTable:
 def _load(name: str):
     if name == "regmix":
         pytest.importorskip("sklearn", reason="scikit-learn is not installed (cuvee[trees])")
-    return load_mixer(name, seed=0, **FAST.get(name, {})) if name != "trend_residual" else load_mixer(name)
+    return load_mixer(name, seed=0, **OPTIONS.get(name, {})) if name != "trend_residual" else load_mixer(name)
 
 
 @pytest.fixture(scope="module", params=sorted(MIXERS))

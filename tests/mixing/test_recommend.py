@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cuvee.mixing.design import caps, kl_divergence, sample_design
-from cuvee.mixing.recommend import Objective, recommend
+from cuvee.mixing.objective import Objective
+from cuvee.mixing.recommend import recommend
 from cuvee.mixing.table import RunTable
 from cuvee.mixing.trend_residual import TrendResidualMixer
 

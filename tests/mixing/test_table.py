@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cuvee.mixing.table import RunTable
@@ -62,6 +63,7 @@ def test_csv_files_are_joined_on_their_key_in_any_order(tmp_path):
         ("index,wiki\n1,3.1\n1,3.2\n", r"l.csv: index = 1 is listed twice"),
         ("run,wiki\n1,3.1\n", r"l.csv: no column 'index' to join on; found run, wiki"),
         ("index,wiki\n1,3.1\n2,\n", r"run 1: metric 'wiki' is nan; give it, or leave the run out"),
+        ("index,wiki,name\n1,3.1,a\n2,3,b\n", r"l.csv: column 'name' holds string, and a number is needed"),
     ],
 )
 def test_csv_files_that_do_not_match_are_refused(tmp_path, losses, message):
@@ -104,3 +106,34 @@ def test_all_problems_are_told_at_once():
 def test_columns_of_another_kind_of_table_are_named():
     with pytest.raises(ValueError, match=r"found the columns id, text; a run table needs weight\.<domain>"):
         RunTable.from_arrow(pa.table({"id": ["a"], "text": ["b"]}))
+
+
+def test_runs_that_lack_a_metric_can_be_left_out_with_a_note(tmp_path):
+    (tmp_path / "w.csv").write_text("index,web,wiki\n1,0.5,0.5\n2,0.9,0.1\n3,0.2,0.8\n")
+    (tmp_path / "l.csv").write_text("index,wiki\n3,2.9\n1,3.1\n2,\n")
+    runs = RunTable.from_csv(tmp_path / "w.csv", tmp_path / "l.csv", drop_missing=True)
+    assert runs.metrics.tolist() == [[3.1], [2.9]]
+    assert runs.weights.tolist() == [[0.5, 0.5], [0.2, 0.8]]
+    assert runs.notes == ("1 of 3 runs lack a metric and were left out: index = 2.",)
+
+
+def test_a_run_directory_gives_its_table_or_the_proxies_that_are_done(tmp_path):
+    whole = _table()
+    groups = tmp_path / "run" / "mix" / "proxies"
+    groups.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no mix/proxies.parquet and no mix/proxies/\*.parquet"):
+        RunTable.from_path(tmp_path / "run")
+    for i in (1, 0):
+        pq.write_table(whole.select(np.array([i])).to_arrow(), groups / f"group-{i:03d}.parquet")
+    np.testing.assert_array_equal(RunTable.from_path(tmp_path / "run").metrics, whole.metrics[:2])
+    pq.write_table(whole.to_arrow(), groups.parent / "proxies.parquet")
+    for place in (tmp_path / "run", groups.parent, groups.parent / "proxies.parquet"):
+        np.testing.assert_array_equal(RunTable.from_path(place).metrics, whole.metrics)
+
+
+def test_runs_above_the_caps_are_left_out_with_a_note():
+    runs = _table()
+    kept = runs.within(runs.weights.max(axis=0) - np.array([0.05, 0.0]))
+    assert kept.n_runs == 2
+    assert "1 of 3 runs was left out: above the caps, most of all in 'web'" in kept.notes[-1]
+    assert runs.within([1.0, 1.0]) is runs

@@ -15,6 +15,7 @@ from cuvee.mixing import RunTable
 from cuvee.mixing.registry import MIXERS
 from cuvee.pipeline.cli import main
 from cuvee.pipeline.mix_arguments import MIXER_NAMES
+from cuvee.streaming.mixture_file import read_mixture
 
 DOMAINS = "domain,tokens\ncode,1000\nweb,7000\nwiki,2000\n"
 
@@ -76,6 +77,27 @@ def test_a_recommendation_inside_its_caps_is_written_for_the_loader(folder, caps
     assert mixture["verdict"] == "supported"
     assert 0.2 < mixture["weights"]["code"] <= 0.4 + 1e-6
     assert "Expected gain" in capsys.readouterr().out
+    assert read_mixture("mixture.json").max_epochs == {"code": 4.0, "web": 4.0, "wiki": 4.0}
+
+
+def test_an_expression_over_metrics_is_an_objective_and_yaml_a_mixture_file(folder):
+    command = ["mix", "recommend", "w.csv", "l.csv", "--mixer", "gaussian_process", "--trust-region", "0"]
+    assert main([*command, "--objective", "code=1", "--out", "weights.json"]) == 0
+    assert main([*command, "--objective", "2 * code + 0 * wiki", "--out", "expression.yaml"]) == 0
+    one, other = read_mixture("weights.json"), read_mixture("expression.yaml")
+    assert other.weights == pytest.approx(one.weights, abs=1e-3)
+    assert other.max_epochs is None
+
+
+def test_a_front_of_two_objectives_is_shown_and_written(folder, capsys):
+    command = ["mix", "pareto", "w.csv", "l.csv", "--mixer", "trend_residual", "--domains", "domains.csv"]
+    assert main([*command, "--objectives", "code=1", "wiki", "--out", "front.csv"]) == 0
+    front = pa.csv.read_csv("front.csv")
+    expected = ["code=1", "code=1.std", "wiki", "wiki.std", "probability"]
+    assert front.column_names == ["weight.code", "weight.web", "weight.wiki", *expected]
+    assert "on the front" in capsys.readouterr().out
+    first, last = (front["weight.code"][i].as_py() for i in (0, -1))
+    assert first > last  # the metric of code is least where most of it is code
 
 
 def test_one_parquet_table_of_a_run_serves_as_well(folder, capsys):
@@ -96,7 +118,8 @@ def test_one_parquet_table_of_a_run_serves_as_well(folder, capsys):
         ("design w.csv --out d.csv", 3, "w.csv: no column 'domain'; found index, code"),
         ("predict w.csv l.csv --mixer linear --mixtures l.csv --out p.csv", 3, "l.csv: no domain 'web'"),
         ("recommend w.csv l.csv --mixer linear --objective maths=1", 2, "unknown metric 'maths'"),
-        ("recommend w.csv l.csv --mixer linear --objective best", 2, "objective 'best' is not mean, worst"),
+        ("recommend w.csv l.csv --mixer linear --objective best", 2, "there is no metric 'best'"),
+        ("recommend w.csv l.csv --mixer linear --objective code=much", 2, "'code=much' is no METRIC=WEIGHT"),
         ("recommend w.csv l.csv --mixer linear --budget 10", 2, "give them with --domains"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuvee.proxy_models import proxies
+from cuvee.proxy_models import zero
 from cuvee.proxy_models.proxies import fit_ngram_proxy, train_proxies, validation_rows
 from cuvee.proxy_models.training import TrainingConfig
 from cuvee.proxy_models.transformer import ModelShape
@@ -59,8 +59,17 @@ def test_the_ngram_proxy_of_the_same_shards_ranks_alike(sources):
     assert losses[1, 1] < losses[0, 1]
 
 
+def test_the_trigram_proxy_of_the_same_shards_ranks_alike_whole_and_sampled(sources, monkeypatch):
+    monkeypatch.setattr(zero, "SAMPLE_ROW", 40)
+    for max_tokens in (None, 400):
+        proxy = zero.fit_trigram_proxy(sources, max_tokens=max_tokens)
+        losses = proxy.losses(np.array([[0.9, 0.1], [0.1, 0.9]]), CONFIG.n_tokens)
+        assert losses[0, 0] < losses[1, 0]
+        assert losses[1, 1] < losses[0, 1]
+
+
 def test_counting_a_sample_of_the_tokens_approaches_counting_all(sources, monkeypatch):
-    monkeypatch.setattr(proxies, "SAMPLE_ROW", 40)
+    monkeypatch.setattr(zero, "SAMPLE_ROW", 40)
     weights = np.array([0.5, 0.5])
     whole, most, few = (
         fit_ngram_proxy(sources, max_tokens=n).losses(weights, 1e4).mean() for n in (None, 1000, 80)
