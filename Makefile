@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-EXTRAS := train,trainers,trees,ray,web,trafilatura,unicode,languages,faiss,fasttext,test,dev
+EXTRAS := train,trainers,trees,search,ray,web,trafilatura,unicode,languages,faiss,fasttext,test,dev
 RUN    ?= runs/demo
 JOBS   ?= 2
 

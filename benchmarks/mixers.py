@@ -28,6 +28,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
 
+from benchmarks.mixers_regret import regret  # noqa: E402
 from cuvee.mixing import (  # noqa: E402
     Fidelity,
     Mixer,
@@ -90,7 +91,8 @@ def main() -> None:
         figures["rho_by_n_runs"] = by_n_runs(train, test, large)
     figures["transfer"] = transfer(fitted["ensemble"], large)
     figures["optimum"] = optimum(fitted["gaussian_process"], train, test, arguments.tables)
-    for key in ("rho_by_n_runs", "transfer", "optimum"):
+    figures["regret"] = regret(arguments.quick)
+    for key in ("rho_by_n_runs", "transfer", "optimum", "regret"):
         if key in figures:
             console.print(f"\n{key}", style="bold")
             console.print_json(data=figures[key])

@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .mixer import Fidelity, Floats, Prediction, Surfaces, check_fidelity, check_runs
+from .proposals import Proposing
 from .table import RunTable
 
 Surface = Callable[[Floats], Floats]  # weights (M, K) -> expected metrics (M, J)
@@ -18,7 +19,7 @@ MIN_RUNS = 8
 
 
 @dataclass(eq=False, kw_only=True)
-class CrossFittedMixer:
+class CrossFittedMixer(Proposing):
     """A regression fitted once on all runs and once without each of `n_folds` random parts of them.
 
     The refits serve three times. Each run is predicted by the refit that has not seen it (`leave_one_out`).

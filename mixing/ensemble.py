@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from .gaussian_process import GaussianProcessMixer
 from .laws import PowerLawMixer
 from .mixer import Fidelity, Floats, Prediction, Surfaces, fidelity_of, spread_of
+from .proposals import Proposing
 from .table import RunTable
 
 MEMBERS = ("gaussian_process, sqrt", "gaussian_process, log", "power_law")
@@ -21,7 +22,7 @@ N_OUTER = 5
 
 
 @dataclass(eq=False)
-class EnsembleMixer:
+class EnsembleMixer(Proposing):
     """Two Gaussian processes (sqrt and log weights) and the power law, in two averages for two jobs.
 
     *At the runs' own fidelity* the members are stacked: each metric has shares on a grid of tenths, the most

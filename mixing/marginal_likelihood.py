@@ -52,7 +52,7 @@ class Hyperparameters:
     def covariance(self, a: Floats, b: Floats) -> Floats:
         """Between the expected metrics at standardised features a, (n, K), and b, (m, K): (n, m)."""
         scales = np.exp(-self.log_lengthscales)
-        d2 = _squared_distances(a * scales, b * scales)
+        d2 = squared_distances(a * scales, b * scales)
         r = SQRT5 * np.sqrt(d2)
         matern = (1 + r + r * r / 3) * np.exp(-r)
         return np.asarray(self.signal * matern + self.linear / a.shape[1] * (a @ b.T) + CONSTANT_VARIANCE)
@@ -106,7 +106,7 @@ class Posterior:
         n, k = self.x.shape
         h = Hyperparameters.unpack(theta, k)
         a = self.x * np.exp(-h.log_lengthscales)
-        r = SQRT5 * np.sqrt(_squared_distances(a, a))
+        r = SQRT5 * np.sqrt(squared_distances(a, a))
         decay = np.exp(-r)
         matern = (1 + r + r * r / 3) * decay
         noise = h.noise_variance(self.level)
@@ -118,7 +118,7 @@ class Posterior:
         alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
         deviation = (theta - self._median) / self._std
         value = 0.5 * self.y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * deviation @ deviation
-        w = np.outer(alpha, alpha) - _inverse(factor)
+        w = np.outer(alpha, alpha) - inverse_of_factor(factor)
         slope = w * ((5 / 3) * h.signal * (1 + r) * decay)
         noise_gradient = np.diag(w) * noise
         gradient = np.empty_like(theta)
@@ -142,12 +142,12 @@ def most_probable(
     return Hyperparameters.unpack(found.x, x.shape[1])
 
 
-def _squared_distances(a: Floats, b: Floats) -> Floats:
+def squared_distances(a: Floats, b: Floats) -> Floats:
     squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * (a @ b.T)
     return np.asarray(np.maximum(squares, 0.0))
 
 
-def _inverse(factor: Floats) -> Floats:
+def inverse_of_factor(factor: Floats) -> Floats:
     """C^-1 from C's lower Cholesky factor: float64, (n, n)."""
     lower = np.tril(lapack.dpotri(factor, lower=1)[0])
     return np.asarray(lower + np.tril(lower, -1).T)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .table import RunTable
+
+if TYPE_CHECKING:
+    from .objective import Objective
+    from .proposals import Acquisition
 
 Floats = NDArray[np.float64]
 Surfaces = Callable[[Floats], Floats]  # weights (M, K) -> losses (n_draws, M, J)
@@ -58,6 +62,20 @@ class Mixer(Protocol):
 
     def leave_one_out(self) -> Prediction:
         """Each run, (n_runs, J), predicted by a mixer that has not seen it."""
+
+    def propose(
+        self,
+        n: int,
+        pending: ArrayLike | None = None,
+        *,
+        natural: ArrayLike | None = None,
+        objective: Objective = ...,
+        caps: ArrayLike | None = None,
+        trust_region: float = 0.5,
+        acquisition: Acquisition = "noisy_ei",
+        seed: int = 0,
+    ) -> Floats:
+        """n mixtures to run next, (n, K), while those in `pending` run."""
 
     def draw_surfaces(self, n_draws: int, seed: int = 0) -> Surfaces:
         """Functions drawn from the posterior of the expected metrics, without run-to-run noise.

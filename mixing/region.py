@@ -39,6 +39,26 @@ class Region:
             low, high = (middle, high) if inside else (low, middle)
         return self.centre + low * (target - self.centre)
 
+    def pull_all(self, weights: Floats) -> Floats:
+        """`pull` of each row of weights (M, K)."""
+        used = self.centre > 0
+        usable = np.where(used, weights, 0.0)
+        usable[usable.sum(axis=1) == 0] = self.centre
+        targets = np.stack([project_to_capped_simplex(w, self.upper) for w in usable])
+        log_centre = np.log(np.where(used, self.centre, 1.0))
+
+        def inside(w: Floats) -> NDArray[np.bool_]:
+            unused = np.any((w > 0) & ~used, axis=1)
+            divergence = np.sum(w * (np.log(np.maximum(w, 1e-300)) - log_centre), axis=1)
+            return np.asarray((divergence <= self.radius) & ~unused)
+
+        low, high = np.zeros((len(targets), 1)), np.ones((len(targets), 1))
+        for _ in range(50):
+            middle = (low + high) / 2
+            fits = inside(self.centre + middle * (targets - self.centre))[:, None]
+            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+        return np.where(inside(targets)[:, None], targets, self.centre + low * (targets - self.centre))
+
     def without_small(self, w: Floats) -> Floats:
         """w with its weights below MIN_WEIGHT at exactly zero, pulled back into the region."""
         return self.pull(np.where(w < MIN_WEIGHT, 0.0, w))
@@ -61,13 +81,25 @@ class Region:
         return cls(project_to_capped_simplex(centre, upper), upper, trust_region)
 
 
-def descend(loss: Loss, region: Region, start: Floats) -> Floats:
+def descend(
+    loss: Loss,
+    region: Region,
+    start: Floats,
+    gradient: Callable[[Floats], Floats] | None = None,
+    max_steps: int = 60,
+) -> Floats:
     """SLSQP with derivatives towards each domain: those along e_k - w differ from the gradient by a constant,
-    which the constraint on the sum makes immaterial, and every mixture evaluated stays on the simplex."""
+    which the constraint on the sum makes immaterial, and every mixture evaluated stays on the simplex.
+
+    Args:
+        gradient: of the loss at one mixture, (K,) -> (K,); by default it is taken from differences.
+    """
     corners = np.eye(len(start))
 
     def loss_and_gradient(w: Floats) -> tuple[float, Floats]:
         w = np.maximum(w, 0.0) / np.maximum(w, 0.0).sum()
+        if gradient is not None:
+            return float(loss(w[None])[0]), gradient(w)
         values = loss(np.vstack([w, w + STEP * (corners - w)]))
         return float(values[0]), (values[1:] - values[0]) / STEP
 
@@ -94,6 +126,6 @@ def descend(loss: Loss, region: Region, start: Floats) -> Floats:
         method="SLSQP",
         bounds=list(zip(low, high, strict=True)),
         constraints=constraints,
-        options={"maxiter": 60, "ftol": 1e-6},
+        options={"maxiter": max_steps, "ftol": 1e-6},
     )
     return np.asarray(np.nan_to_num(np.clip(result.x, low, high)))

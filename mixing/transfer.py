@@ -20,6 +20,7 @@ from .mixer import (
     error_correlation,
 )
 from .objective import MEAN, Objective
+from .proposals import Proposing
 from .table import RunTable
 
 MIN_RUNS = 4
@@ -30,7 +31,7 @@ NOISE_PRIOR_RUNS = 2.0  # weight of the common noise, in runs
 
 
 @dataclass(eq=False)
-class TransferredMixer:
+class TransferredMixer(Proposing):
     """Per metric, loss at the target = a + b (loss at the source) + noise, b shrunk to a slope common to all.
 
     Metrics shrink by different factors as models grow (.06 to .58 from 1M to 1B parameters on RegMix's

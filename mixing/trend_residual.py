@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import gammaln, logsumexp
 
 from .mixer import Fidelity, Floats, Prediction, Surfaces, check_fidelity, check_runs, error_correlation
+from .proposals import Proposing
 from .table import RunTable
 
 Trend = Callable[[Floats], Floats]  # weights (M, K) -> losses (M, J)
@@ -23,7 +24,7 @@ NOISE_PRIOR_SHARE = 0.05  # this share of the metric's standard deviation
 
 
 @dataclass(eq=False)
-class TrendResidualMixer:
+class TrendResidualMixer(Proposing):
     """Per metric, loss(w) = a + b trend(w) + phi(w) beta + noise, with b around 1 and beta around 0.
 
     phi(w) is sqrt(w) or log(w + 1e-3), one feature per domain. The prior variances of b - 1 and beta, as

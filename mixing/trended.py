@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from .mixer import Fidelity, Floats, Mixer, Prediction, Surfaces
+from .proposals import Proposing
 from .table import RunTable
 
 Trend = Callable[[Floats], Floats]  # weights (M, K) -> metrics (M, J)
@@ -17,7 +18,7 @@ SLOPE_STD = 0.1  # of the trend's slope around 1, a priori
 
 
 @dataclass(eq=False)
-class TrendedMixer:
+class TrendedMixer(Proposing):
     """loss(w) = b trend(w) + mixer(w), with b near 1 for each metric.
 
     For a Gaussian process this is a prior mean: far from all runs, predictions fall back to the trend instead

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..kernels.hashing import hash_ranges
 from .base import FitFilter, Rule, Scores
-from .text_column import integers, text_buffers
+from .budget import documents_stood_for, needed_fraction, uniforms
+from .text_column import integers
 
 N_BINS = 1 << 12
 """Bins of similarity in [-1, 1]: ranks are exact between them, and drawn by the id's hash within one."""
@@ -84,12 +84,12 @@ class PrototypePruning(FitFilter):
         counts, before, size = (integers(state[name])[at] for name in ("n", "before", "size"))
         # Two draws for each document: its place within the bin, and whether chance takes it.
         ids = table["id"].filter(pa.array(has_cluster))
-        place, chance = (_uniform(ids, self.seed + stream) for stream in (0, 1 << 32))
+        place, chance = (uniforms(ids, self.seed + stream) for stream in (0, 1 << 32))
         rank = (before + place * counts) / size
         columns = {
             "rank": rank,
             "needs": needed_fraction(rank, chance, self.random_fraction),
-            "weight": self._weight(rank),
+            "weight": documents_stood_for(rank, self.keep_fraction, self.random_fraction),
         }
         result = {}
         for name, values in columns.items():
@@ -109,30 +109,3 @@ class PrototypePruning(FitFilter):
         similarity = integers(table["cluster.similarity"])
         bins = np.clip((similarity + 1) / 2 * N_BINS, 0, N_BINS - 1).astype(np.int64)
         return cluster * N_BINS + (bins if self.keep == "hard" else N_BINS - 1 - bins)
-
-    def _weight(self, rank: NDArray[np.float64]) -> NDArray[np.float64]:
-        by_rank = (1 - self.random_fraction) * self.keep_fraction
-        by_chance = self.random_fraction * self.keep_fraction / (1 - by_rank) if by_rank < 1 else 0.0
-        return np.where((rank < by_rank) | (by_chance == 0), 1.0, 1 / max(by_chance, 1e-300))
-
-
-def needed_fraction(
-    rank: NDArray[np.float64], chance: NDArray[np.float64], random_fraction: float
-) -> NDArray[np.float64]:
-    """The smallest budget r with which a document stays, by rank or by chance.
-
-    By rank it stays where ``rank < (1 - a) r``, with a = `random_fraction`; else where ``chance < p(r)``,
-    the probability ``a r / (1 - (1 - a) r)`` that fills the budget, which rises with r.
-
-    >>> needed_fraction(np.array([0.1, 0.9, 0.9]), np.array([0.9, 0.9, 0.01]), 0.5).round(2).tolist()
-    [0.2, 0.95, 0.02]
-    """
-    a = random_fraction
-    by_rank = rank / (1 - a) if a < 1 else np.full_like(rank, np.inf)
-    by_chance = chance / (a + chance * (1 - a)) if a else np.full_like(rank, np.inf)
-    return np.minimum(by_rank, by_chance)
-
-
-def _uniform(ids: pa.ChunkedArray, seed: int) -> NDArray[np.float64]:
-    """float64, (n,), in [0, 1): a hash of (seed, id)."""
-    return (hash_ranges(*text_buffers(ids), seed=seed) >> np.uint64(11)) / 2.0**53

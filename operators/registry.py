@@ -34,6 +34,12 @@ BUILT_IN = {
     "cluster": "Cluster",
     "semantic_dedup": "SemanticDedup",
     "prototype_pruning": "PrototypePruning",
+    "ingenious": "Ingenious",
+    "dataset_quantization": "DatasetQuantization",
+    "ngram_loss": "NgramLoss",
+    "difference_sampling": "DifferenceSampling",
+    "salt": "Salt",
+    "random_calibrated": "RandomCalibrated",
     "pii": "Pii",
     "symbol_lines": "SymbolLines",
 }

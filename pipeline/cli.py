@@ -122,7 +122,9 @@ def _check(arguments: argparse.Namespace) -> None:
     out.print(f"{arguments.recipe}: recipe '{recipe.name}' is fine\n", style="bold")
     out.print(inputs, "", stages, "")
     if mix := recipe.mix:
-        out.print(f"then {mix.n_proxies} proxy models of {mix.proxy.n_tokens:,} tokens choose the mixture")
+        proxies = f"{mix.n_proxies} proxy models of {mix.proxy.n_tokens:,} tokens"
+        how = "choose the mixture" if mix.search is None else "are the budget of the search for a mixture"
+        out.print(f"then {proxies} {how}")
     if train := recipe.train:
         out.print(f"and models of {train.n_tokens:,} tokens compare it with the natural and the uniform one")
 

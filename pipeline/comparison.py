@@ -129,7 +129,7 @@ def online_tasks(recipe: Recipe, tokens: Path, choice: Choice, folder: Path) -> 
             training_config(section, section.n_tokens, section.n_evaluations),
             section.validation_tokens,
             folder / "runs" / f"online-{repetition}.parquet",
-            OnlineTask(section.online, recipe.mix.max_epochs),
+            online=OnlineTask(section.online, recipe.mix.max_epochs),
         )
         for repetition in range(section.n_seeds)
     ]

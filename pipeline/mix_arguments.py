@@ -56,6 +56,34 @@ def add_mix(commands: Any) -> None:
     _add_goal(best)
     best.set_defaults(command=_command("recommend_mixture"))
 
+    search = below.add_parser("search", help="which mixtures to run next, one round after another")
+    search.add_argument("journal", type=Path, metavar="JOURNAL", help="of the search: JSON lines, made anew")
+    search.add_argument(
+        "--results",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="CSV, Parquet: trial, loss.*",
+    )
+    search.add_argument("-n", type=int, default=4, help="trials to have running (default: 4)")
+    search.add_argument("--out", type=Path, metavar="CSV", help="write the trials to run")
+    search.add_argument("--recommend", type=Path, metavar="JSON", help="write the mixture, for the loader")
+    new = search.add_argument_group("a new search", "later calls need none of these")
+    new.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
+    new.add_argument(
+        "--rung", action="append", default=[], metavar="PARAMETERS:TOKENS", help="a fidelity, cheapest first"
+    )
+    new.add_argument("--runs", type=float, default=32.0, help="its budget, in runs at the last rung (32)")
+    new.add_argument("--budget", type=float, metavar="TOKENS", help="of the run to plan for: sets caps")
+    new.add_argument("--objective", default="mean", metavar="mean|worst|METRIC=WEIGHT,...|EXPRESSION")
+    new.add_argument("--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)")
+    new.add_argument("--n-initial", type=int, help="mixtures before a model proposes (by domains, 8 to 24)")
+    new.add_argument("--n-replicates", type=int, default=3, help="runs of the natural mixture (default: 3)")
+    new.add_argument("--acquisition", default="noisy_ei", help="noisy_ei, thompson or botorch")
+    new.add_argument("--seed", type=int, default=0)
+    search.set_defaults(command=_command("search", "mix_search"))
+
     pareto = below.add_parser("pareto", help="mixtures between which several objectives trade off")
     _add_runs(pareto)
     pareto.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")

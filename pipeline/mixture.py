@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..mixing.design import caps as design_caps
 from ..mixing.design import project_to_capped_simplex, sample_design
+from ..mixing.mixer import Mixer
 from ..mixing.objective import Objective
 from ..mixing.recommend import Recommendation, recommend
 from ..mixing.table import RunTable
@@ -23,6 +24,7 @@ from .engines import Engine
 from .errors import InputError
 from .plan import LAYOUT_VERSION, digest
 from .progress import RunProgress
+from .proxy_search import ProxySearch, rungs_of, search_arguments, vocab_size_of
 from .proxy_work import TrainingTask, model_shape, read_results, run_training, training_config
 from .recipe import Mix, Recipe
 from .run_directory import write_json, written_whole
@@ -94,20 +96,17 @@ def choose_mixture(
     except ValueError as error:
         raise InputError(f"mix: {error}") from error
     claim(folder, digest([LAYOUT_VERSION, tokens_hash, recipe.seed, budget, section.model_dump(mode="json")]))
-    design = sample_design(natural, section.n_proxies, recipe.seed, upper)
     with progress.stage("   mix: count n-grams", 1, unit="tokens") as bar:
         folders = {domain: domain_folder(tokens, domain) for domain in domains}
         ngram = fit_ngram_proxy(folders, max_tokens=NGRAM_TOKENS, seed=recipe.seed)
         bar.advance(int(available.sum()))
-    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder, budget)
-    missing = [task for task in tasks if not task.result.exists()]
-    title = f"   mix: {len(design)} proxies"
-    with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
-        engine.map_shards(run_training, missing, bar.advance, isolated=True)
-    table = read_results([task.result for task in tasks])
+    if section.search is not None:
+        table, mixer = _search(recipe, tokens, domains, ngram, natural, upper, folder, engine, progress)
+    else:
+        table, mixer = _one_round(recipe, tokens, domains, ngram, natural, upper, folder, engine, progress)
     with written_whole(folder / "proxies.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    choice = _choose(section, recipe.seed, tuple(domains), table, ngram, natural, upper, budget)
+    choice = _choose(section, recipe.seed, tuple(domains), mixer, ngram, natural, upper)
     facts = {
         "available_tokens": dict(zip(domains, available.tolist(), strict=True)),
         "caps": dict(zip(domains, _rounded(upper), strict=True)),
@@ -161,23 +160,67 @@ def proxy_tasks(
     return tasks
 
 
+def _one_round(
+    recipe: Recipe,
+    tokens: Path,
+    domains: Sequence[str],
+    ngram: NgramProxy,
+    natural: Floats,
+    upper: Floats,
+    folder: Path,
+    engine: Engine,
+    progress: RunProgress,
+) -> tuple[pa.Table, Mixer]:
+    """All proxies of one design, and a mixer of them."""
+    assert recipe.mix is not None
+    section = recipe.mix
+    design = sample_design(natural, section.n_proxies, recipe.seed, upper)
+    budget = target_tokens(recipe)
+    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder, budget)
+    missing = [task for task in tasks if not task.result.exists()]
+    title = f"   mix: {len(design)} proxies"
+    with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
+        engine.map_shards(run_training, missing, bar.advance, isolated=True)
+    table = read_results([task.result for task in tasks])
+    runs = RunTable.from_arrow(table)
+    n_tokens = int(runs.n_tokens.max())
+    return table, TrendResidualMixer(lambda weights: ngram.losses(weights, n_tokens)).fit(runs)
+
+
+def _search(
+    recipe: Recipe,
+    tokens: Path,
+    domains: Sequence[str],
+    ngram: NgramProxy,
+    natural: Floats,
+    upper: Floats,
+    folder: Path,
+    engine: Engine,
+    progress: RunProgress,
+) -> tuple[pa.Table, Mixer]:
+    """Proxies in rounds, each chosen by the ones before, and the search's surrogate of the largest."""
+    assert recipe.mix is not None
+    section = recipe.mix
+    rungs = rungs_of(section, vocab_size_of(tokens, domains))
+    objective = _objective(section, domains, natural, None)
+    arguments = search_arguments(section, recipe.seed, domains, natural, upper, objective, rungs)
+    budget = target_tokens(recipe) if section.match_repetition else None
+    search = ProxySearch(section, tokens, tuple(domains), folder / "search", rungs, engine, progress, budget)
+    journal, table = search.run(arguments, lambda weights, at: ngram.losses(weights, at.n_tokens))
+    return table, journal.search.surrogate()
+
+
 def _choose(
     section: Mix,
     seed: int,
     domains: tuple[str, ...],
-    table: pa.Table,
+    mixer: Mixer,
     ngram: NgramProxy,
     natural: Floats,
     upper: Floats,
-    budget: int,
 ) -> Choice:
-    runs = RunTable.from_arrow(table)
+    runs = mixer.runs
     n_tokens = int(runs.n_tokens.max())
-
-    def trend(weights: Floats) -> Floats:
-        return ngram.losses(weights, n_tokens)
-
-    mixer = TrendResidualMixer(trend).fit(runs)
     objective = _objective(section, domains, natural, runs)
     found = recommend(mixer, natural, objective, upper, section.trust_region, seed)
     left_out = mixer.leave_one_out()
@@ -198,20 +241,22 @@ def _choose(
         runs,
         left_out.mean,
         left_out.std,
-        trend(runs.weights),
+        ngram.losses(runs.weights, n_tokens),
         runs.notes,
     )
 
 
-def _objective(section: Mix, domains: tuple[str, ...], natural: Floats, runs: RunTable) -> Objective:
+def _objective(section: Mix, domains: Sequence[str], natural: Floats, runs: RunTable | None) -> Objective:
     """The recipe's objective.
 
     ``worst`` is relative to the natural mixture's losses, so that a domain of high entropy does not decide
-    alone.
+    alone; a search finds them itself, and `runs` is None.
     """
     if section.objective == "natural":
         return Objective("weighted", dict(zip(domains, natural.tolist(), strict=True)))
     if section.objective == "worst":
+        if runs is None:
+            return Objective("worst")
         return Objective("worst", dict(zip(runs.metric_names, runs.metrics[0].tolist(), strict=True)))
     if section.objective == "mean":
         return Objective("mean")

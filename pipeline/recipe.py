@@ -282,6 +282,37 @@ class Proxy(Model):
     n_tokens: Count = Field(300_000, description="Tokens that each proxy model is trained on.")
 
 
+class Search(Section):
+    """A sequential search: each round of proxies is chosen by what the earlier ones showed."""
+
+    token_fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = Field(
+        (0.3, 1.0),
+        description="Parts of proxy.n_tokens that proxies train on. Mixtures begin with the least and are "
+        "promoted to more.",
+    )
+    smaller: tuple[Model, ...] = Field(
+        (), description="Shapes below that of `proxy`, on which mixtures run before they are promoted to it."
+    )
+    n_parallel: Count = Field(4, description="Proxies of a round, asked for together.")
+    n_initial: Annotated[int, Field(ge=4)] | None = Field(
+        None,
+        description="Mixtures drawn before a model proposes. Default: the number of domains, from 8 to 24.",
+    )
+    n_replicates: Count = Field(
+        3, description="Runs of the natural mixture at the first fidelity, which show the noise."
+    )
+    acquisition: Literal["noisy_ei", "thompson"] = Field(
+        "noisy_ei", description="How new mixtures are chosen: expected improvement, or posterior draws."
+    )
+
+    @field_validator("token_fractions")
+    @classmethod
+    def _distinct_and_whole(cls, parts: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(parts)) < len(parts) or max(parts) < 1:
+            raise refusal(f"found {list(parts)}; the parts differ, and the largest is 1.0")
+        return parts
+
+
 class Mix(Section):
     """How the mixture is chosen."""
 
@@ -292,6 +323,11 @@ class Mix(Section):
     )
     n_proxies: int = Field(
         12, ge=4, description="Proxy models to train, the natural and the uniform mixture among them."
+    )
+    search: Search | None = Field(
+        None,
+        description="Choose the proxies' mixtures one round after another instead of all at once. n_proxies "
+        "is then the budget, in proxies of full size and length.",
     )
     group_size: Count = Field(4, description="Proxy models that are trained together as one batched model.")
     proxy: Proxy = Proxy()

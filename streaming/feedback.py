@@ -116,9 +116,18 @@ class Feedback:
         found[2 * n] = np.count_nonzero(~is_good & (tokens > 0))
         if not is_good.all():
             values, domains, tokens = values[is_good], domains[is_good], tokens[is_good]
-        np.add.at(found, domains, np.rint(values.astype(np.float64) * UNIT).astype(np.int64) * tokens)
-        np.add.at(found, n + domains, tokens)
+        found[:n] = _sums(domains, np.rint(values.astype(np.float64) * UNIT).astype(np.int64) * tokens, n)
+        found[n : 2 * n] = _sums(domains, tokens, n)
         return found
+
+
+def _sums(domains: NDArray[np.int64], values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The sum of each domain's values, exact: in float64, ten times as fast, while no sum can reach 2**53."""
+    if float(np.abs(values).sum(dtype=np.float64)) < 2**53:
+        return np.bincount(domains, weights=values, minlength=n).astype(np.int64)
+    found = np.zeros(n, np.int64)
+    np.add.at(found, domains, values)
+    return found
 
 
 def _joined(parts: list[Any]) -> NDArray[Any]:
@@ -150,9 +159,12 @@ def row_values(values: Any, n_rows: int, name: str) -> Any:
     if hasattr(values, "detach"):
         import torch
 
-        found = values.detach().to(torch.float32, copy=True)
-        if found.device.type == "cpu":
-            found = found.numpy()
+        found = values.detach()
+        if found.device.type == "cpu" and found.dtype == torch.float32:
+            found = found.numpy().copy()  # a tenth of what torch takes
+        else:
+            found = found.to(torch.float32, copy=True)
+            found = found.numpy() if found.device.type == "cpu" else found
     else:
         found = np.array(values, np.float32)
     if tuple(found.shape) != (n_rows,):

@@ -22,6 +22,7 @@ from cuvee.operators.gopher_quality import GopherQuality
 from cuvee.operators.gopher_repetition import GopherRepetition
 from cuvee.operators.length import Length
 from cuvee.operators.normalise import Normalise
+from cuvee.operators.random_calibrated import RandomCalibrated
 from cuvee.operators.rehydrate import Rehydrate
 from cuvee.operators.url_filter import UrlFilter
 from cuvee.operators.where import Where
@@ -68,6 +69,7 @@ def operators(tmp_path_factory: pytest.TempPathFactory) -> list[Operator]:
         ExactDedup(normalise="nfkc_casefold"),
         Extract(extractor="trafilatura"),
         CLUSTER,
+        RandomCalibrated(score_column="ngram_loss.loss"),
     ]
     handled = {type(operator) for operator in by_hand} | {Rehydrate}
     rest = [kind() for kind in registry.operators().values() if kind not in handled]
@@ -93,6 +95,10 @@ def _results(operator: Operator, table: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The columns that an operator gives, and its reasons if it decides."""
     if any(name.startswith("cluster.") for name in operator.reads):
         table = run_operator(CLUSTER, [table])
+    for name in operator.columns_read(operator.model_dump()):
+        if name.startswith("ngram_loss."):
+            losses = [(1.5, None, float("nan"))[i % 3] for i in range(len(table))]
+            table = table.append_column(name, pa.array(losses, pa.float64()))
     done = run_operator(operator, [table])
     return {name: done[name] for name in (*operator.writes, "reason") if name in done.column_names}
 

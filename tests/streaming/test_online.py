@@ -11,7 +11,7 @@ import torch
 
 from cuvee.kernels.apportion import ROW
 from cuvee.streaming import Batch, StreamingLoader
-from cuvee.streaming.feedback import MAX_LATE, UNIT, Feedback
+from cuvee.streaming.feedback import MAX_LATE, UNIT, Feedback, _sums
 from cuvee.streaming.online import OnlineMixing, read_weight_log
 from cuvee.streaming.policies import Floats, Policy
 
@@ -228,6 +228,12 @@ def test_reports_of_another_life_or_too_late_are_ignored(sources) -> None:
     found = Feedback(np.arange(1), L)
     found.add(0, 0, MAX_LATE + 1, np.zeros(2, np.int64), np.ones(2))
     assert found.n_late == 1
+
+
+def test_sums_are_exact_however_large() -> None:
+    domains, values = np.array([0, 1, 0, 0]), np.array([2**60, 5, 1, -3], np.int64)
+    assert _sums(domains, values, 3).tolist() == [2**60 - 2, 5, 0]
+    assert _sums(domains, values % 1000, 3).tolist() == [2**60 % 1000 + 1 + 997, 5, 0]
 
 
 def test_a_replayed_domain_keeps_its_weight(sources) -> None:

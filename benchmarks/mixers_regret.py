@@ -1,0 +1,155 @@
+"""Search strategies at equal cost on surfaces of known optimum: what they leave of the possible gain."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from benchmarks.synthetic import TRUST_REGION, SyntheticSurface
+from cuvee.mixing import Fidelity, RunTable, Search, SearchArguments
+from cuvee.mixing.design import sample_design
+from cuvee.mixing.gaussian_process import GaussianProcessMixer
+from cuvee.mixing.regression import RegMixMixer
+
+Floats = NDArray[np.float64]
+Strategy = Callable[[SyntheticSurface, int], Floats]  # surface, seed -> the mixture it ends with
+
+N_DOMAINS = (5, 40)
+N_RUNS = 24  # at the target, or their cost
+COSTS = (0.05, 0.25, 1.0)  # of the three fidelities
+BUDGET = 8.0  # of the search over fidelities, in runs at the target
+N_PARALLEL = 4
+N_SEEDS = 20
+N_BOOTSTRAP = 2000
+N_TOP, N_SAMPLES = 128, 20_000  # RegMix averages the best 128 of its samples
+
+
+def regret(quick: bool = False) -> dict[str, Any]:
+    """Mean regret of each strategy, its 95 % interval, and how often the search beats it, seed by seed."""
+    seeds = range(3 if quick else N_SEEDS)
+    found = {}
+    for k in N_DOMAINS[:2] if quick else N_DOMAINS:
+        surfaces = [SyntheticSurface(k, seed) for seed in seeds]
+        found[f"one_fidelity_{k}_domains"] = _compare(surfaces, _strategies(N_RUNS))
+    surfaces = [SyntheticSurface(16, seed, n_fidelities=3) for seed in seeds]
+    found["three_fidelities_16_domains"] = _compare(surfaces, _fidelity_strategies())
+    return found
+
+
+def _strategies(n_runs: int) -> dict[str, Strategy]:
+    return {
+        "random": partial(_random, n_runs=n_runs),
+        "regmix": partial(_regmix, n_runs=n_runs, fidelity=0),
+        "expected_improvement": partial(_expected_improvement, n_runs=n_runs),
+        "search": partial(_search, costs=(1.0,), budget=float(n_runs)),
+    }
+
+
+def _fidelity_strategies() -> dict[str, Strategy]:
+    n_target, n_cheap = int(BUDGET), round(BUDGET / COSTS[0])
+    return {
+        "random": partial(_random, n_runs=n_target),
+        "regmix_at_target": partial(_regmix, n_runs=n_target, fidelity=2),
+        "regmix_cheapest": partial(_regmix, n_runs=n_cheap, fidelity=0),
+        "expected_improvement": partial(_expected_improvement, n_runs=n_target),
+        "search": partial(_search, costs=COSTS, budget=BUDGET),
+    }
+
+
+def _compare(surfaces: list[SyntheticSurface], strategies: dict[str, Strategy]) -> dict[str, Any]:
+    regrets = {
+        name: np.array([surface.regret(strategy(surface, surface.seed)) for surface in surfaces])
+        for name, strategy in strategies.items()
+    }
+    return {
+        name: {
+            "mean": float(values.mean()),
+            "interval": _interval(values),
+            "median": float(np.median(values)),
+            "search_is_better": float(np.mean(regrets["search"] < values)),
+        }
+        for name, values in regrets.items()
+    }
+
+
+def _interval(values: Floats) -> list[float]:
+    """Of the mean, 95 %, by bootstrap over seeds."""
+    rows = np.random.default_rng(0).integers(len(values), size=(N_BOOTSTRAP, len(values)))
+    return [float(q) for q in np.quantile(values[rows].mean(axis=1), [0.025, 0.975])]
+
+
+def _runs(surface: SyntheticSurface, weights: Floats, fidelity: int | None, seed: int) -> Floats:
+    """The mean loss of a run on each mixture: (n,)."""
+    return np.array([surface.run(w, fidelity, 1000 * seed + i).mean() for i, w in enumerate(weights)])
+
+
+def _design(surface: SyntheticSurface, n: int, seed: int) -> Floats:
+    return surface.region.pull_all(sample_design(surface.natural, n, seed))
+
+
+def _random(surface: SyntheticSurface, seed: int, n_runs: int) -> Floats:
+    """The best run of a random design."""
+    weights = _design(surface, n_runs, seed)
+    return np.asarray(weights[np.argmin(_runs(surface, weights, None, seed))])
+
+
+def _regmix(surface: SyntheticSurface, seed: int, n_runs: int, fidelity: int) -> Floats:
+    """One design, boosted trees, the average of the best 128 of 20,000 random mixtures."""
+    weights = _design(surface, n_runs, seed)
+    losses = _runs(surface, weights, fidelity, seed)
+    trees = RegMixMixer(seed=seed).fit_surface(weights, losses[:, None])
+    drawn = np.random.default_rng(seed).dirichlet(surface.n_domains * surface.natural, N_SAMPLES)
+    top = drawn[np.argsort(trees(drawn)[:, 0], kind="stable")[:N_TOP]]
+    return surface.region.pull(top.mean(axis=0))
+
+
+def _expected_improvement(surface: SyntheticSurface, seed: int, n_runs: int) -> Floats:
+    """One run after another where a process of constant noise expects most over the best observed loss.
+
+    A quarter of the runs are random, as many candidates as for RegMix, and the best run is what it ends with.
+    """
+    weights = _design(surface, max(4, n_runs // 4), seed)
+    losses = _runs(surface, weights, None, seed)
+    names = tuple(map(str, range(surface.n_domains)))
+    rng = np.random.default_rng(seed)
+    for i in range(len(weights), n_runs):
+        runs = RunTable(weights, names, losses[:, None], ("loss",), seed=np.arange(i))
+        process = GaussianProcessMixer(noise="constant", n_threads=1).fit(runs)
+        drawn = rng.dirichlet(surface.n_domains * surface.natural, 1000)
+        candidates = surface.region.pull_all(drawn)
+        predicted = process.predict(candidates)
+        mean, std = predicted.mean[:, 0], predicted.std[:, 0]
+        z = (losses.min() - mean) / std
+        chosen = candidates[np.argmax(std * (z * norm.cdf(z) + norm.pdf(z)))]
+        weights = np.vstack([weights, chosen])
+        losses = np.append(losses, surface.run(chosen, None, 1000 * seed + i).mean())
+    return np.asarray(weights[np.argmin(losses)])
+
+
+def _search(
+    surface: SyntheticSurface,
+    seed: int,
+    costs: tuple[float, ...],
+    budget: float,
+) -> Floats:
+    """Ours, four runs at a time."""
+    arguments = SearchArguments(
+        domain_names=tuple(map(str, range(surface.n_domains))),
+        natural=tuple(surface.natural.tolist()),
+        fidelities=tuple(Fidelity(1, 1 + i) for i in range(len(costs))),
+        budget=budget,
+        costs=costs,
+        trust_region=TRUST_REGION,
+        seed=seed,
+    )
+    search = Search(arguments)
+    while not search.is_finished:
+        while len(search.pending) < N_PARALLEL and search.ask() is not None:
+            pass
+        for trial in search.pending:
+            seen = surface.run(np.array(trial.weights), trial.rung, 1000 * seed + trial.number)
+            search.tell(trial.number, dict(zip("abc", seen.tolist(), strict=True)))
+    return np.array(list(search.recommend().candidate.values()))

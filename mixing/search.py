@@ -1,0 +1,449 @@
+"""Sequential search: which mixture to run next, at which fidelity, given results and pending runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from .design import sample_design
+from .mixer import Fidelity, Floats
+from .multi_fidelity import FidelityTrend, MultiFidelityMixer
+from .objective import MEAN, Objective
+from .proposals import ACQUISITIONS, Acquisition, expected_improvement, propose
+from .recommend import Recommendation, recommend
+from .region import Region
+from .table import RunTable
+
+Origin = Literal["anchor", "design", "proposal", "promotion"]
+Record = dict[str, Any]  # a line of the journal
+
+VERSION = 1
+TOKEN_FRACTIONS = (0.3, 1.0)  # ranks of checkpoints hold from 20-30 % of the tokens on
+COST_TOLERANCE = 1e-9
+
+
+def ladder(
+    n_parameters: Sequence[int], n_tokens: int, token_fractions: Sequence[float] = TOKEN_FRACTIONS
+) -> tuple[Fidelity, ...]:
+    """The rungs of a search, cheapest first: each size at each share of the tokens, the tokens first.
+
+    >>> [(f.n_parameters, f.n_tokens) for f in ladder([10, 70], 1000)]
+    [(10, 300), (10, 1000), (70, 300), (70, 1000)]
+    """
+    tokens = [round(n_tokens * share) for share in sorted(token_fractions)]
+    return tuple(Fidelity(size, t) for size in sorted(n_parameters) for t in tokens)
+
+
+@dataclass(frozen=True)
+class SearchArguments:
+    """All that a search depends on besides the results; plain values, the first line of a journal.
+
+    Attributes:
+        domain_names, natural: the domains and the mixture to beat, centre of the trust region.
+        fidelities: the rungs, cheapest first; the last is the target, whose losses count.
+        budget: of the search, in runs at the target.
+        caps: the largest weights, or None.
+        costs: of a run at each rung, in any unit; parameters times tokens by default.
+        trust_region: largest KL(w || natural), nats.
+        objective: what to minimise.
+        n_initial: mixtures of the first rung that are drawn before a model proposes; by default the number of
+            domains, but from 8 to 24.
+        n_replicates: runs of the natural mixture at the first rung, with seeds of their own.
+        acquisition: of new mixtures; see `propose`.
+        seed: of all draws, and of the first replicate of every run.
+    """
+
+    domain_names: tuple[str, ...]
+    natural: tuple[float, ...]
+    fidelities: tuple[Fidelity, ...]
+    budget: float
+    caps: tuple[float, ...] | None = None
+    costs: tuple[float, ...] | None = None
+    trust_region: float = 0.5
+    objective: Objective = MEAN
+    n_initial: int | None = None
+    n_replicates: int = 3
+    acquisition: Acquisition = "noisy_ei"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = self._problems()
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    @cached_property
+    def relative_costs(self) -> tuple[float, ...]:
+        """Of each rung, in runs at the target."""
+        given = self.costs or tuple(float(max(f.n_parameters, 1) * f.n_tokens) for f in self.fidelities)
+        return tuple(cost / given[-1] for cost in given)
+
+    @property
+    def n_drawn(self) -> int:
+        """Mixtures of the first rung that no model proposes, the uniform and the natural one among them."""
+        return self.n_initial or int(np.clip(len(self.domain_names), 8, 24))
+
+    @cached_property
+    def region(self) -> Region:
+        """Where mixtures may lie."""
+        return Region.around(np.array(self.natural), self.caps, self.trust_region)
+
+    def to_record(self) -> Record:
+        """The journal's first line."""
+        return {"record": "arguments", "version": VERSION, **_plain(asdict(self))}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SearchArguments:
+        """The arguments of a journal's first line.
+
+        Raises:
+            ValueError: it is none, or was written by another version.
+        """
+        if record.get("record") != "arguments" or record.get("version") != VERSION:
+            raise ValueError(
+                f"the first line is record '{record.get('record')}' of version {record.get('version')}; "
+                f"a journal starts with 'arguments' of version {VERSION}."
+            )
+        values = {key: value for key, value in record.items() if key not in ("record", "version")}
+        for key in ("domain_names", "natural", "caps", "costs"):
+            values[key] = None if values[key] is None else tuple(values[key])
+        values["fidelities"] = tuple(Fidelity(**f) for f in values["fidelities"])
+        values["objective"] = Objective(**values["objective"])
+        return cls(**values)
+
+    def _problems(self) -> list[str]:
+        problems = []
+        k = len(self.domain_names)
+        for name, row in (("natural", self.natural), ("caps", self.caps)):
+            if row is not None and len(row) != k:
+                problems.append(f"{name}: found {len(row)} values for {k} domains.")
+        if self.costs is not None and len(self.costs) != len(self.fidelities):
+            problems.append(f"costs: found {len(self.costs)} values for {len(self.fidelities)} fidelities.")
+        if not self.fidelities:
+            problems.append("fidelities: none; give one rung or more, cheapest first.")
+        elif not problems and list(self.relative_costs) != sorted(set(self.relative_costs)):
+            shown = ", ".join(f"{cost:.3g}" for cost in self.relative_costs)
+            problems.append(f"fidelities: costs are {shown}; rungs go from the cheapest to the target.")
+        if self.acquisition not in ACQUISITIONS:
+            problems.append(f"acquisition: '{self.acquisition}'; it is one of {', '.join(ACQUISITIONS)}.")
+        if self.n_initial is not None and self.n_initial < 4:
+            problems.append(f"n_initial: {self.n_initial}; a model needs 4 runs or more.")
+        if self.n_replicates < 1:
+            problems.append(f"n_replicates: {self.n_replicates}; the natural mixture runs once or more.")
+        if not problems and self.budget < self._least_budget():
+            problems.append(
+                f"budget: {self.budget:g} runs at the target; the first mixtures and one run at every rung "
+                f"cost {self._least_budget():.3g}. Raise it, or lower n_initial or n_replicates."
+            )
+        return problems
+
+    def _least_budget(self) -> float:
+        first, *others = self.relative_costs
+        return first * (self.n_drawn + self.n_replicates - 1) + sum(others)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run that the search asks for.
+
+    Attributes:
+        number: from 0, in the order of asking.
+        weights: by domain, in the arguments' order.
+        rung: index of its fidelity.
+        seed: of the run.
+        origin: why it runs.
+    """
+
+    number: int
+    weights: tuple[float, ...]
+    rung: int
+    seed: int
+    origin: Origin
+
+
+@dataclass(eq=False)
+class Search:
+    """Which mixture to run next, at which fidelity, until the budget is spent.
+
+    The first rung begins with the natural mixture, the uniform one, random ones, and replicates of natural.
+    From then on every trial is one of two kinds. A *proposal* is a new mixture at the first rung, where the
+    surrogate expects the target to improve. A *promotion* takes a mixture that has run on one rung to the
+    next: the one most expected to beat those that run there, natural before all. Rungs share the budget
+    equally: a promotion is due once the rung below has spent as much as this one would have. Where a run at
+    the next rung tells more of the target for its cost, in nats (`MultiFidelityMixer.information`), it comes
+    earlier. Tokens come before size because rungs do (`ladder`).
+
+    `ask` is a pure function of the arguments, the finished results and the pending trials: a search rebuilt
+    from its records continues with the same trials, wherever it was interrupted. Failed runs cost and are
+    not repeated.
+
+    The recommendation is the pessimistic optimum of the posterior at the target (`recommend`), never the
+    mixture of the largest acquisition value, nor that of the luckiest run.
+
+    Args:
+        arguments: of the search.
+        trend: a cheaper proxy's losses at any fidelity; see `MultiFidelityMixer`.
+
+    Source: successive halving on fidelities, asynchronous, Li et al. 2020 (ASHA), with proposals and
+        promotions by a model of all rungs; ADMIRE-BayesOpt (Chen et al. 2025) picks rows of a table by
+        max-value entropy per cost and recommends by it.
+    """
+
+    arguments: SearchArguments
+    trend: FidelityTrend | None = None
+    trials: list[Trial] = field(default_factory=list, init=False)
+    losses: dict[int, dict[str, float]] = field(default_factory=dict, init=False)
+    failures: dict[int, str] = field(default_factory=dict, init=False)
+    _surrogate: tuple[int, MultiFidelityMixer] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def pending(self) -> list[Trial]:
+        """Trials without a result."""
+        return [t for t in self.trials if t.number not in self.losses and t.number not in self.failures]
+
+    @property
+    def spent(self) -> float:
+        """Cost of all trials, in runs at the target."""
+        return float(sum(self._spent()))
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing is pending and nothing more is affordable."""
+        return not self.pending and self._next() is None
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised; `worst` without reference values is relative to natural's expected losses."""
+        asked = self.arguments.objective
+        if asked.kind != "worst" or asked.by_metric is not None:
+            return asked
+        mixer = self.surrogate()
+        expected = mixer.predict(np.array(self._anchor())).mean[0].tolist()
+        return Objective("worst", dict(zip(mixer.runs.metric_names, expected, strict=True)))
+
+    def ask(self) -> Record | None:
+        """The next trial as a record, or None: the budget is spent, or results must come first.
+
+        The record is for the journal; `trials[-1]` is the trial.
+        """
+        trial = self._next()
+        if trial is None:
+            return None
+        self.trials.append(trial)
+        return self._trial_record(trial)
+
+    def tell(self, number: int, losses: Mapping[str, float]) -> Record | None:
+        """The result of a trial as a record; None where it is known already.
+
+        Raises:
+            ValueError: no such trial, another result of it is known, metrics differ, or a loss is not finite.
+        """
+        found = {name: float(value) for name, value in losses.items()}
+        self._check_result(number, found)
+        if self.losses.get(number) == found:
+            return None
+        record = {"record": "result", "trial": number, "losses": found}
+        self.replay(record)
+        return record
+
+    def fail(self, number: int, reason: str) -> Record | None:
+        """That a trial has no result, as a record; None where that is known already."""
+        if number in self.failures:
+            return None
+        self._check_result(number, None)
+        record = {"record": "failure", "trial": number, "reason": reason}
+        self.replay(record)
+        return record
+
+    def runs(self) -> RunTable:
+        """All results: one row each, in the trials' order."""
+        done = [self.trials[number] for number in sorted(self.losses)]
+        if not done:
+            raise ValueError("no run of the search has finished yet.")
+        fidelities = [self.arguments.fidelities[t.rung] for t in done]
+        names = tuple(self.losses[done[0].number])
+        return RunTable(
+            weights=np.array([t.weights for t in done]),
+            domain_names=self.arguments.domain_names,
+            metrics=np.array([[self.losses[t.number][name] for name in names] for t in done]),
+            metric_names=names,
+            n_parameters=np.array([f.n_parameters for f in fidelities]),
+            n_tokens=np.array([f.n_tokens for f in fidelities]),
+            seed=np.array([t.seed for t in done]),
+            notes=tuple(f"run {n} was left out: {why}." for n, why in sorted(self.failures.items())),
+        )
+
+    def surrogate(self) -> MultiFidelityMixer:
+        """Fitted on all results."""
+        if self._surrogate is None or self._surrogate[0] != len(self.losses):
+            mixer = MultiFidelityMixer(target=self.arguments.fidelities[-1], trend=self.trend)
+            self._surrogate = len(self.losses), mixer.fit(self.runs())
+        return self._surrogate[1]
+
+    def recommend(self) -> Recommendation:
+        """The pessimistic optimum at the target, and whether it beats natural."""
+        a = self.arguments
+        return recommend(self.surrogate(), a.natural, self.objective, a.caps, a.trust_region, a.seed)
+
+    def _next(self) -> Trial | None:
+        first = self._first()
+        if first is not None:
+            return first
+        rung, possible = self._rung()
+        if rung is None:
+            return None
+        found = self._at(rung)
+        if rung + 1 in possible:
+            above = self._at(rung + 1)
+            if self._tells_more(above, rung + 1, found, rung):
+                rung, found = rung + 1, above
+        return self._trial(found, rung, "promotion" if rung else "proposal")
+
+    def _first(self) -> Trial | None:
+        """The trials of the first rung that need no model."""
+        a, n = self.arguments, len(self.trials)
+        n_first = a.n_drawn + a.n_replicates - 1
+        if n >= n_first and sum(self.trials[i].number in self.losses for i in range(n_first)) >= 4:
+            return None
+        if self._spent()[0] + a.relative_costs[0] > a.budget:
+            return None
+        if a.n_drawn <= n < n_first:
+            return self._trial(np.array(self._anchor()), 0, "anchor")
+        i = n if n < a.n_drawn else n - a.n_replicates + 1
+        drawn = a.region.pull_all(sample_design(a.region.centre, max(i + 1, 2), a.seed, a.region.upper))[i]
+        return self._trial(drawn, 0, "design" if i else "anchor")
+
+    def _rung(self) -> tuple[int | None, list[int]]:
+        """The rung to serve, and all that could be: the highest whose neighbour below has spent as much as it
+        would have then, else the lowest with money of its own."""
+        a, spent = self.arguments, self._spent()
+        share = a.budget / len(spent)
+        possible = []
+        for rung, cost in enumerate(a.relative_costs):
+            within = sum(spent[: rung + 1]) + cost <= share * (rung + 1) + COST_TOLERANCE
+            affordable = sum(spent) + cost <= a.budget + COST_TOLERANCE
+            if within and affordable and (rung == 0 or len(self._promotable(rung))):
+                possible.append(rung)
+        for rung in reversed(possible):
+            if rung and spent[rung] + a.relative_costs[rung] <= spent[rung - 1] + COST_TOLERANCE:
+                return rung, possible
+        return (possible[0] if possible else None), possible
+
+    def _at(self, rung: int) -> Floats:
+        """The mixture that a rung would run next."""
+        a, mixer, seed = self.arguments, self.surrogate(), self._draw_seed()
+        if rung == 0:
+            taken = np.unique([t.weights for t in self.trials], axis=0)
+            return np.asarray(propose(mixer, 1, a.region, self.objective, taken, a.acquisition, seed)[0])
+        candidates = self._promotable(rung)
+        natural = np.array(self._anchor())
+        if not self._on(rung) and (candidates == natural).all(axis=1).any():
+            return natural
+        beaten = np.array([t.weights for t in self.trials if t.rung >= rung] or [self._anchor()])
+        gains = expected_improvement(mixer, self.objective, beaten, candidates, seed)
+        return np.asarray(candidates[int(np.argmax(gains))])
+
+    def _tells_more(self, above: Floats, rung_above: int, below: Floats, rung: int) -> bool:
+        """Whether a run on the rung above tells more of the target for its cost than one below."""
+        a, mixer = self.arguments, self.surrogate()
+        if a.fidelities[rung_above] not in mixer.fidelities:
+            return False
+        told = [mixer.information(w, a.fidelities[r]) for w, r in ((above, rung_above), (below, rung))]
+        return told[0] / a.relative_costs[rung_above] > told[1] / a.relative_costs[rung]
+
+    def _promotable(self, rung: int) -> Floats:
+        """Mixtures with a result one rung below and no trial here: (n, K), once each."""
+        below = {t.weights for t in self.trials if t.rung == rung - 1 and t.number in self.losses}
+        here = self._on(rung)
+        return np.array(sorted(below - here)).reshape(-1, len(self.arguments.domain_names))
+
+    def _on(self, rung: int) -> set[tuple[float, ...]]:
+        return {t.weights for t in self.trials if t.rung == rung}
+
+    def _anchor(self) -> tuple[float, ...]:
+        """The natural mixture as the first trial has it."""
+        return self.trials[0].weights
+
+    def _trial(self, weights: Floats, rung: int, origin: Origin) -> Trial:
+        """A mixture that has run on this rung before runs again with another seed."""
+        row = tuple(np.asarray(weights, dtype=np.float64).tolist())
+        n_before = sum(t.rung == rung and t.weights == row for t in self.trials)
+        return Trial(len(self.trials), row, rung, self.arguments.seed + n_before, origin)
+
+    def _draw_seed(self) -> int:
+        state = np.random.SeedSequence([self.arguments.seed, len(self.trials)]).generate_state(1)
+        return int(state[0])
+
+    def _spent(self) -> list[float]:
+        """Of each rung, in runs at the target."""
+        spent = [0.0] * len(self.arguments.fidelities)
+        for trial in self.trials:
+            spent[trial.rung] += self.arguments.relative_costs[trial.rung]
+        return spent
+
+    def _trial_record(self, trial: Trial) -> Record:
+        fidelity = self.arguments.fidelities[trial.rung]
+        return {
+            "record": "trial",
+            "trial": trial.number,
+            "weights": dict(zip(self.arguments.domain_names, trial.weights, strict=True)),
+            **asdict(fidelity),
+            "seed": trial.seed,
+            "origin": trial.origin,
+        }
+
+    def replay(self, record: Record) -> None:
+        """Take in a record of a trial, a result or a failure, as it was written."""
+        kind = record.get("record")
+        if kind == "trial":
+            self._check_trial(record)
+            weights = tuple(float(record["weights"][name]) for name in self.arguments.domain_names)
+            fidelity = Fidelity(record["n_parameters"], record["n_tokens"])
+            rung = self.arguments.fidelities.index(fidelity)
+            self.trials.append(Trial(record["trial"], weights, rung, record["seed"], record["origin"]))
+        elif kind == "result":
+            self._check_result(record["trial"], record["losses"])
+            self.losses[record["trial"]] = dict(record["losses"])
+        elif kind == "failure":
+            self._check_result(record["trial"], None)
+            self.failures[record["trial"]] = str(record["reason"])
+        else:
+            raise ValueError(f"unknown record '{kind}'; a journal holds trial, result and failure.")
+
+    def _check_trial(self, record: Record) -> None:
+        if record["trial"] != len(self.trials):
+            raise ValueError(f"trial {record['trial']} follows {len(self.trials)} trials; lines are missing.")
+        if sorted(record["weights"]) != sorted(self.arguments.domain_names):
+            raise ValueError(
+                f"trial {record['trial']} has the domains {', '.join(record['weights'])}; the search has "
+                f"{', '.join(self.arguments.domain_names)}."
+            )
+        if record["origin"] not in get_args(Origin):
+            raise ValueError(f"trial {record['trial']} has the unknown origin '{record['origin']}'.")
+
+    def _check_result(self, number: int, losses: Mapping[str, float] | None) -> None:
+        if not 0 <= number < len(self.trials):
+            raise ValueError(f"trial {number}: the search has asked for {len(self.trials)} trials, from 0.")
+        known = self.losses.get(number)
+        if number in self.failures or (known is not None and known != losses):
+            earlier = self.failures.get(number, known)
+            raise ValueError(f"trial {number} has another result already: {earlier}.")
+        if losses is None:
+            return
+        broken = [name for name, value in losses.items() if not np.isfinite(value)]
+        expected = next(iter(self.losses.values()), losses)
+        if broken or not losses or set(losses) != set(expected):
+            raise ValueError(
+                f"trial {number} has the losses {dict(losses)}; {', '.join(expected) or 'one or more'} are "
+                "needed, each a finite number. Report a run without them as failed."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that a record equals itself after JSON."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value

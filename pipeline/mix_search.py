@@ -1,0 +1,164 @@
+"""What ``cuvee mix search`` does: tell the results that are in, ask for the next mixtures to run."""
+
+import argparse
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from ..mixing.design import caps
+from ..mixing.journal import SearchJournal
+from ..mixing.mixer import Fidelity
+from ..mixing.objective import Objective
+from ..mixing.search import SearchArguments, Trial
+from ..mixing.table import LOSS, WEIGHT
+from .errors import InputError, UsageError
+from .manual import console
+from .mix_files import UNLIMITED, located, parse_objective, read_domains, write_csv, write_mixture
+
+MIN_RUNS = 4  # before a mixture is recommended
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Continue a search, or begin one with --domains and --rung."""
+    try:
+        journal = SearchJournal(arguments.journal, _arguments(arguments))
+    except UsageError:
+        raise
+    except (ValueError, OSError) as error:
+        raise InputError(f"mix search: {error}") from error
+    for path in arguments.results:
+        _tell(journal, path)
+    try:
+        while len(journal.search.pending) < arguments.n and journal.ask() is not None:
+            pass
+        _show(journal, arguments.out)
+        if len(journal.search.losses) >= MIN_RUNS:
+            found = journal.search.recommend()
+            console().print(found.sentence, style="bold", highlight=False)
+            if arguments.recommend is not None:
+                write_mixture(arguments.recommend, found.to_dict())
+    except ValueError as error:
+        raise UsageError(f"mix search: {error}") from error
+
+
+def _arguments(given: argparse.Namespace) -> SearchArguments | None:
+    """Those of a new search; None to go on with the journal's."""
+    if given.domains is None:
+        return None
+    if not given.rung:
+        raise UsageError(
+            "mix search: a new search needs the fidelities to run at; give --rung PARAMETERS:TOKENS once for "
+            "each, cheapest first, the target last."
+        )
+    names, tokens, max_epochs = read_domains(given.domains)
+    with located(given.domains):
+        upper = caps(tokens, given.budget, max_epochs).tolist() if given.budget else None
+    try:
+        return SearchArguments(
+            domain_names=tuple(names),
+            natural=tuple((tokens / tokens.sum()).tolist()),
+            fidelities=tuple(_fidelity(text) for text in given.rung),
+            budget=given.runs,
+            caps=None if upper is None else tuple(upper),
+            trust_region=given.trust_region or UNLIMITED,
+            objective=_objective(given.objective),
+            n_initial=given.n_initial,
+            n_replicates=given.n_replicates,
+            acquisition=given.acquisition,
+            seed=given.seed,
+        )
+    except ValueError as error:
+        raise UsageError(f"mix search: {error}") from error
+
+
+def _fidelity(text: str) -> Fidelity:
+    """A rung.
+
+    >>> _fidelity("1e6:2.5e8")
+    Fidelity(n_parameters=1000000, n_tokens=250000000)
+    """
+    size, colon, tokens = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return Fidelity(int(float(size)), int(float(tokens)))
+    except ValueError:
+        raise ValueError(
+            f"--rung '{text}' is not PARAMETERS:TOKENS, such as 1e6:1e9; give one for each fidelity."
+        ) from None
+
+
+def _objective(text: str) -> Objective:
+    """What to minimise, as `parse_objective` reads it; metrics are known only from the results.
+
+    >>> _objective("web=3,code=1").by_metric
+    {'web': 3.0, 'code': 1.0}
+    """
+    if text == "worst":
+        return Objective("worst")
+    if text == "mean" or "=" in text:
+        return parse_objective(text, ("those of the results",))
+    return Objective("expression", expression=text)
+
+
+def _tell(journal: SearchJournal, path: Path) -> None:
+    """Read results: the columns trial and loss.METRIC, or a text in failure; others are passed over."""
+    with located(path):
+        table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+        names = [name for name in table.column_names if name.startswith(LOSS)]
+        if "trial" not in table.column_names or not names:
+            raise ValueError(
+                f"found the columns {', '.join(table.column_names)}; results have the column trial and "
+                "loss.METRIC columns (and may have failure)."
+            )
+        n_new = 0
+        for row in table.to_pylist():
+            if row.get("failure"):
+                n_new += journal.fail(row["trial"], str(row["failure"]))
+            elif any(row[name] is not None for name in names):
+                given = {name.removeprefix(LOSS): row[name] for name in names}
+                losses = {name: float("nan" if loss is None else loss) for name, loss in given.items()}
+                n_new += journal.tell(row["trial"], losses)
+    print(f"{n_new} new results from {path}")
+
+
+def _show(journal: SearchJournal, out: Path | None) -> None:
+    """The trials to run now."""
+    search = journal.search
+    budget = search.arguments.budget
+    spent = f"{search.spent:.3g} of {budget:g} runs at the target are spent or running"
+    screen = console()
+    screen.print(f"{len(search.losses)} results, {len(search.failures)} failures; {spent}", style="dim")
+    if not search.pending:
+        screen.print("Nothing is left to run.")
+    else:
+        screen.print(_trials(journal, search.pending))
+    if out is not None:
+        columns = [_row(journal, trial) for trial in search.pending]
+        write_csv(pa.Table.from_pylist(columns) if columns else pa.table({"trial": []}), out)
+        print(f"{len(columns)} trials in {out}; add loss.METRIC columns and give it back with --results")
+
+
+def _trials(journal: SearchJournal, pending: list[Trial]) -> Table:
+    names = journal.search.arguments.domain_names
+    table = Table("trial", "parameters", "tokens", "seed", "why", *names, box=None, header_style="dim")
+    for trial in pending:
+        at = journal.search.arguments.fidelities[trial.rung]
+        fidelity = (f"{at.n_parameters:,}", f"{at.n_tokens:,}", str(trial.seed), trial.origin)
+        table.add_row(str(trial.number), *fidelity, *(f"{w:.4f}" for w in trial.weights))
+    return table
+
+
+def _row(journal: SearchJournal, trial: Trial) -> dict[str, float]:
+    at = journal.search.arguments.fidelities[trial.rung]
+    weights = zip(journal.search.arguments.domain_names, trial.weights, strict=True)
+    return {
+        "trial": trial.number,
+        "n_parameters": at.n_parameters,
+        "n_tokens": at.n_tokens,
+        "seed": trial.seed,
+        **{WEIGHT + name: weight for name, weight in weights},
+    }

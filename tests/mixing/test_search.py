@@ -1,0 +1,203 @@
+"""A search continues with the same trials wherever it was killed, and spends its budget by the rungs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cuvee.mixing import Fidelity, Objective, SearchArguments, SearchJournal
+from cuvee.mixing.design import kl_divergence
+from cuvee.mixing.search import Search, Trial, ladder
+
+DOMAINS = ("code", "web", "wiki")
+NATURAL = (0.2, 0.6, 0.2)
+RUNGS = (Fidelity(10, 300), Fidelity(10, 1000), Fidelity(40, 1000))
+CAPS = (0.5, 1.0, 0.45)
+
+
+def _arguments(**changed) -> SearchArguments:
+    given = {
+        "domain_names": DOMAINS,
+        "natural": NATURAL,
+        "fidelities": RUNGS,
+        "budget": 3.0,
+        "caps": CAPS,
+        "trust_region": 1.0,
+        "n_replicates": 2,
+        "seed": 3,
+    }
+    return SearchArguments(**{**given, **changed})
+
+
+def _losses(trial: Trial) -> dict[str, float]:
+    """Two losses whose spreads shrink from rung to rung, each by a factor of its own."""
+    w, rng = np.sqrt(trial.weights), np.random.default_rng([trial.seed, trial.number])
+    code = 3 - 0.3 * trial.rung - w @ [0.9, 0.2, 0.1] * 0.8**trial.rung
+    wiki = 3 - 0.2 * trial.rung - w @ [0.1, 0.3, 0.8]
+    noise = 0.003 * rng.standard_normal(2)
+    return {"code": float(code + noise[0]), "wiki": float(wiki + noise[1])}
+
+
+def _optimum() -> np.ndarray:
+    """Of the mean at the target: -sum g_i sqrt(w_i) is least at w_i proportional to g_i squared."""
+    g = 0.64 * np.array([0.9, 0.2, 0.1]) + np.array([0.1, 0.3, 0.8])
+    return g**2 / np.sum(g**2)
+
+
+def _continue(path: Path, n_parallel: int = 2) -> SearchJournal:
+    """Up to n_parallel trials at a time; the first one asked for ends first. Trial 4 fails."""
+    journal = SearchJournal(path, _arguments())
+    while True:
+        while len(journal.search.pending) < n_parallel and journal.ask() is not None:
+            pass
+        if not journal.search.pending:
+            return journal
+        trial = journal.search.pending[0]
+        if trial.number == 4:
+            journal.fail(4, "diverged")
+        else:
+            journal.tell(trial.number, _losses(trial))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return _continue(tmp_path_factory.mktemp("search") / "journal.jsonl")
+
+
+def test_killed_at_every_record_a_search_goes_on_with_the_same_trials(undisturbed, tmp_path):
+    content = undisturbed.path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    for n in range(len(lines)):
+        kept = b"".join(lines[:n])
+        half = lines[n][: (7 * n) % len(lines[n])]  # a line in any stage of being written
+        path = tmp_path / f"{n}.jsonl"
+        path.write_bytes(kept + half)
+        journal = SearchJournal(path, _arguments())
+        if json.loads(lines[n])["record"] == "trial":
+            journal.ask()
+            assert path.read_bytes() == kept + lines[n]
+        else:
+            assert path.read_bytes() == (kept or lines[0])
+
+
+def test_killed_in_the_middle_a_search_ends_with_the_same_bytes(undisturbed, tmp_path):
+    content = undisturbed.path.read_bytes()
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(content[: int(0.8 * len(content))])
+    assert _continue(path).path.read_bytes() == content
+
+
+def test_results_in_another_order_lead_to_the_same_next_trial():
+    results = {}
+    searches = [Search(_arguments()), Search(_arguments())]
+    for search in searches:
+        for _ in range(9):
+            search.ask()
+            results[search.trials[-1].number] = _losses(search.trials[-1])
+    for number in range(7):
+        searches[0].tell(number, results[number])
+        searches[1].tell(6 - number, results[6 - number])
+    first, second = (search.ask() for search in searches)
+    assert first == second
+
+
+def test_the_budget_is_spent_equally_by_the_rungs_and_never_exceeded(undisturbed):
+    search = undisturbed.search
+    assert search.is_finished
+    assert search.spent <= 3.0 + 1e-9
+    spent = [sum(search.arguments.relative_costs[r] for t in search.trials if t.rung == r) for r in range(3)]
+    assert spent[2] >= 1.0
+    assert spent[0] <= 1.0 + 1e-9
+    assert 3.0 - search.spent < min(1.0, 2 * search.arguments.relative_costs[1])
+
+
+def test_every_mixture_above_the_first_rung_has_run_below(undisturbed):
+    trials, losses = undisturbed.search.trials, undisturbed.search.losses
+    for trial in trials:
+        if trial.rung:
+            below = [t for t in trials if t.rung == trial.rung - 1 and t.weights == trial.weights]
+            assert trial.origin == "promotion"
+            assert any(t.number < trial.number and t.number in losses for t in below)
+    for rung in (0, 1, 2):
+        assert next(t for t in trials if t.rung == rung).weights == trials[0].weights
+
+
+def test_every_trial_obeys_caps_and_trust_region_and_no_weight_is_tiny(undisturbed):
+    for trial in undisturbed.search.trials:
+        w = np.array(trial.weights)
+        assert abs(w.sum() - 1) <= 1e-9
+        assert (w <= np.array(CAPS) + 1e-9).all()
+        assert kl_divergence(w, NATURAL) <= 1.0 + 1e-9
+
+
+def test_the_natural_mixture_is_replicated_with_other_seeds(undisturbed):
+    first = undisturbed.search.trials[0]
+    replicates = [t for t in undisturbed.search.trials if t.rung == 0 and t.weights == first.weights]
+    assert [t.seed for t in replicates] == [3, 4]
+
+
+def test_the_search_recommends_what_is_best_at_the_target(undisturbed):
+    found = undisturbed.search.recommend()
+    weights = np.array([found.candidate[name] for name in DOMAINS])
+    at = [_losses(Trial(0, tuple(w), 2, 0, "design")) for w in (NATURAL, weights, _optimum())]
+    natural, ours, best = (np.mean(list(losses.values())) for losses in at)
+    assert found.verdict == "supported"
+    assert natural - ours > 0.7 * (natural - best)
+
+
+def test_a_failed_run_is_not_repeated_and_said(undisturbed):
+    search = undisturbed.search
+    failed = search.trials[4]
+    assert not any(t.weights == failed.weights for t in search.trials[5:])
+    assert search.runs().notes == ("run 4 was left out: diverged.",)
+
+
+def test_a_journal_with_other_arguments_is_refused_with_the_field(undisturbed):
+    with pytest.raises(ValueError, match=r"journal.jsonl:1: trust_region is 1.0, given now is 0.5"):
+        SearchJournal(undisturbed.path, _arguments(trust_region=0.5))
+
+
+def test_a_broken_line_is_told_with_its_number(tmp_path):
+    path = tmp_path / "j.jsonl"
+    SearchJournal(path, _arguments()).ask()
+    path.write_bytes(path.read_bytes() + b'{"record": "result", "trial": 7, "losses": {"code": 1}}\n')
+    with pytest.raises(ValueError, match=r"j.jsonl:3: trial 7: the search has asked for 1 trials"):
+        SearchJournal(path)
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ({"code": float("nan"), "wiki": 2.0}, "each a finite number"),
+        ({"code": 2.0}, "code, wiki are needed"),
+        ({"code": 9.0, "wiki": 9.0}, "trial 0 has another result already"),
+    ],
+)
+def test_a_result_that_cannot_be_is_refused(losses, told):
+    search = Search(_arguments())
+    search.ask()
+    search.ask()
+    search.tell(0, {"code": 1.0, "wiki": 2.0})
+    assert search.tell(0, {"code": 1.0, "wiki": 2.0}) is None
+    with pytest.raises(ValueError, match=told):
+        search.tell(0 if "another" in told else 1, losses)
+
+
+def test_arguments_that_cannot_be_are_refused_all_at_once():
+    with pytest.raises(ValueError, match=r"(?s)natural: found 2 values for 3 domains.*n_replicates: 0;"):
+        _arguments(natural=(0.5, 0.5), n_replicates=0)
+    with pytest.raises(ValueError, match=r"costs are 3.33, 1; rungs go from the cheapest to the target"):
+        _arguments(fidelities=(RUNGS[1], RUNGS[0]))
+    with pytest.raises(ValueError, match=r"budget: 0.5 runs at the target; .* cost 1.9"):
+        _arguments(budget=0.5)
+
+
+def test_arguments_survive_their_record():
+    arguments = _arguments(objective=Objective("weighted", {"code": 2.0}), costs=(1.0, 3.0, 12.0))
+    again = SearchArguments.from_record(json.loads(json.dumps(arguments.to_record())))
+    assert again == arguments
+
+
+def test_a_ladder_raises_tokens_before_size():
+    assert ladder([40, 10], 1000) == (RUNGS[0], RUNGS[1], Fidelity(40, 300), RUNGS[2])

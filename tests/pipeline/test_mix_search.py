@@ -1,0 +1,93 @@
+"""``cuvee mix search`` on bare CSV files: ask, run, tell, and go on after a kill."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from cuvee.pipeline.cli import main
+
+DOMAINS = "domain,tokens\ncode,2000\nweb,6000\nwiki,2000\n"
+NEW = [
+    "--domains",
+    "domains.csv",
+    "--rung",
+    "10:300",
+    "--rung",
+    "10:1000",
+    "--runs",
+    "6",
+    "--n-replicates",
+    "1",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("domains.csv").write_text(DOMAINS)
+    return tmp_path
+
+
+def _run_trials() -> pa.Table:
+    """The trials of next.csv with their losses, in results.csv."""
+    trials = pa.csv.read_csv("next.csv")
+    w = np.column_stack([trials[f"weight.{name}"].to_numpy() for name in ("code", "web", "wiki")])
+    losses = 3 - np.sqrt(w) @ np.array([[0.9, 0.1], [0.2, 0.3], [0.1, 0.8]])
+    for j, name in enumerate(("code", "wiki")):
+        trials = trials.append_column(f"loss.{name}", pa.array(losses[:, j]))
+    pa.csv.write_csv(trials, "results.csv")
+    return trials
+
+
+def _search(*arguments: str) -> int:
+    return main(["mix", "search", "j.jsonl", *arguments])
+
+
+def test_a_search_goes_from_rung_to_rung_and_recommends(folder, capsys):
+    assert _search(*NEW, "-n", "9", "--out", "next.csv") == 0
+    assert len(_run_trials()) == 9
+    assert _search("--results", "results.csv", "-n", "2", "--out", "next.csv", "--recommend", "m.json") == 0
+    told = capsys.readouterr().out
+    assert "9 new results from results.csv" in told
+    assert Path("m.json").exists()
+    trials = _run_trials()
+    assert trials["trial"].to_pylist() == [9, 10]
+    assert 1000 in trials["n_tokens"].to_pylist()
+    before = Path("j.jsonl").read_bytes()
+    assert _search("--results", "results.csv", "-n", "0") == 0
+    assert Path("j.jsonl").read_bytes().startswith(before)
+    assert "2 new results" in capsys.readouterr().out
+
+
+def test_results_told_twice_change_nothing_and_others_are_refused(folder, capsys):
+    assert _search(*NEW, "-n", "2", "--out", "next.csv") == 0
+    _run_trials()
+    assert _search("--results", "results.csv", "-n", "0") == 0
+    before = Path("j.jsonl").read_bytes()
+    assert _search("--results", "results.csv", "-n", "0") == 0
+    assert Path("j.jsonl").read_bytes() == before
+    Path("other.csv").write_text("trial,loss.code,loss.wiki\n0,1.0,1.0\n")
+    assert _search("--results", "other.csv") == 3
+    assert "other.csv: trial 0 has another result already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 3, "j.jsonl: not there, or no whole line; give the arguments of a search"),
+        (["--domains", "domains.csv"], 2, "give --rung PARAMETERS:TOKENS once for each"),
+        (["--domains", "domains.csv", "--rung", "10"], 2, "--rung '10' is not PARAMETERS:TOKENS"),
+        ([*NEW, "--runs", "1"], 2, "budget: 1 runs at the target"),
+        ([*NEW, "--acquisition", "ucb"], 2, "acquisition: 'ucb'; it is one of noisy_ei"),
+        ([*NEW, "--objective", "code=x"], 2, "objective 'code=x' is no METRIC=WEIGHT"),
+        ([*NEW, "--objective", "max(code"], 2, "objective: cannot read this"),
+        ([*NEW, "--budget", "1e9"], 3, "domains.csv: a budget of 1B tokens cannot be filled"),
+    ],
+)
+def test_what_cannot_be_is_told_without_a_traceback(folder, capsys, arguments, code, told):
+    assert _search(*arguments) == code
+    assert told in capsys.readouterr().err.replace("\n", " ")
+    assert not Path("j.jsonl").exists()
