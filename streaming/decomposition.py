@@ -148,7 +148,7 @@ class Decomposed:
         docs = self._docs(0, 0, min(N_SAMPLED_DOCS, self.blocks.n_docs), compiled)
         starts, lengths = document_spans(self._stream, docs, compiled=compiled)
         pieces, (_, rests) = cut(starts, lengths, self.lengths)
-        n_tokens = np.array([part.size for part in pieces]) * self.lengths
+        n_tokens = np.array([part.size for part in pieces], np.int64) * np.array(self.lengths, np.int64)
         if self.vsl.remainders == "join":
             n_tokens[0] += rests.sum() // self.lengths[0] * self.lengths[0]
         return n_tokens, 1 - float(n_tokens.sum() / max(1, lengths.sum()))

@@ -6,7 +6,7 @@ global order: the batch does not depend on the number of ranks, and whoever trai
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from .assemble import RankRows, rows_of_rank
 from .batch import Batch
 from .executors import Maker, Planned
-from .packing import ranges, stream_key
+from .orders import stream_key
+from .packing import ranges
 from .ranks import Ranks
 from .selectors import Candidates, Selection, Selector, load_selector
 from .warm_up import kernels
@@ -366,8 +367,10 @@ def take_rows(rows: RankRows, at: Ints) -> RankRows:
 def joined_rows(parts: Sequence[RankRows]) -> RankRows:
     """The rows of all parts, one after another; the step is the first one's."""
     # All but the step and the length of sequences, which is the loader's here.
-    columns: Iterable[Any] = zip(*(part[1:-1] for part in parts), strict=True)
-    return RankRows(parts[0].step, *(np.concatenate(column) for column in columns))
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in RankRows._fields[1:-1]
+    }
+    return parts[0]._replace(**columns)
 
 
 def joined_batches(batches: Sequence[Batch]) -> Batch:
