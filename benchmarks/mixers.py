@@ -1,10 +1,11 @@
 """Mixers on RegMix's published runs, beside the paper's own two, fitted in the same run.
 
-    python -m benchmarks.mixers [--tables FOLDER] [--quick] [--json]
+    python -m benchmarks.mixers [--tables FOLDER] [--quick] [--no-zero] [--json]
 
 Fitted on the 512 runs of 1M parameters; the 256 test mixtures at 1M and 60M parameters are scored once and
 used for nothing else. LightGBM runs in an environment of its own below build/, with the paper's settings but
-without its early stopping on the test file. The last line with --json is one JSON object.
+without its early stopping on the test file. The part `zero` is that of `benchmarks.zero`, whose first run
+trains proxies for an hour. The last line with --json is one JSON object.
 """
 
 import argparse
@@ -44,6 +45,7 @@ Floats = NDArray[np.float64]
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ROOT.parent / "shared" / "tables" / "regmix"
+CORPUS = ROOT.parent / "shared" / "corpus" / "dev"
 TARGET = "metric/the_pile_pile_cc_val_loss"
 SMALL, LARGE = Fidelity(1_000_000, 10**9), Fidelity(60_000_000, 10**9)
 MIXERS = ("linear", "regmix", "mixing_law", "bimix", "power_law", "gaussian_process")
@@ -68,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, default=TABLES)
     parser.add_argument("--quick", action="store_true", help="128 runs and two metrics: under a minute")
+    parser.add_argument("--no-zero", action="store_true", help="without `benchmarks.zero`")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
     if not arguments.tables.is_dir():
@@ -92,12 +95,22 @@ def main() -> None:
     figures["transfer"] = transfer(fitted["ensemble"], large)
     figures["optimum"] = optimum(fitted["gaussian_process"], train, test, arguments.tables)
     figures["regret"] = regret(arguments.quick)
-    for key in ("rho_by_n_runs", "transfer", "optimum", "regret"):
+    if not arguments.no_zero and CORPUS.is_dir():
+        figures["zero"] = fidelity_zero(arguments.quick)
+    for key in ("rho_by_n_runs", "transfer", "optimum", "regret", "zero"):
         if key in figures:
             console.print(f"\n{key}", style="bold")
             console.print_json(data=figures[key])
     if arguments.json:
         print(json.dumps(figures))
+
+
+def fidelity_zero(quick: bool) -> dict[str, Any]:
+    """The figures of `benchmarks.zero`, from a process of its own: it trains with PyTorch."""
+    command = [sys.executable, "-m", "benchmarks.zero", "--json", *(["--quick"] if quick else [])]
+    shown = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    figures: dict[str, Any] = json.loads(shown.splitlines()[-1])
+    return figures
 
 
 def read_tables(folder: Path, quick: bool) -> tuple[RunTable, RunTable, RunTable]:

@@ -1,8 +1,9 @@
 """Tokens of a corpus and proxies trained on them, kept below build/: a second run trains nothing.
 
-    python -m benchmarks.zero_runs [--corpus FOLDER] [--quick]
+    python -m benchmarks.zero_runs [--corpus FOLDER] [--quick] [--width 64] [--part 0 --parts 2]
 
-trains what `benchmarks.zero` needs first. Files are named by a hash of all that they depend on.
+trains what `benchmarks.zero` needs first; several parts can be trained at a time. Files are named by a hash
+of all that they depend on.
 """
 
 import argparse
@@ -103,35 +104,49 @@ def trained(
     corpus: Corpus, mixtures: Floats, n_tokens: int, seeds: Sequence[int], shape: ModelShape
 ) -> tuple[pa.Table, float]:
     """Rows of losses, one for each mixture and seed, and the CPU seconds that training them took."""
+    groups = training_groups(corpus, mixtures, n_tokens, seeds, shape)
+    seconds = sum(map(train_group, groups))
+    return read_results([group.result for group in groups]), seconds
+
+
+def training_groups(
+    corpus: Corpus, mixtures: Floats, n_tokens: int, seeds: Sequence[int], shape: ModelShape
+) -> list[TrainingTask]:
+    """Mixtures and seeds in groups, each with the file that keeps its losses."""
     config = TrainingConfig(n_tokens, device="cpu")
     folder = ROOT / "build" / "zero" / "proxies"
-    results, seconds = [], 0.0
+    groups = []
     for start in range(0, len(mixtures), GROUP):
         part = tuple(tuple(row) for row in mixtures[start : start + GROUP].round(9).tolist())
         of_part = tuple(seeds[start : start + GROUP])
         key = digest(
             [str(corpus.tokens.parent.parent.name), corpus.domains, part, of_part, vars(config), vars(shape)]
         )
-        result, took = folder / f"{key}.parquet", folder / f"{key}.seconds"
-        task = TrainingTask(
-            corpus.tokens,
-            corpus.domains,
-            tuple(f"{start + i}" for i in range(len(part))),
-            part,
-            of_part,
-            shape,
-            config,
-            VALIDATION_TOKENS,
-            result,
+        groups.append(
+            TrainingTask(
+                corpus.tokens,
+                corpus.domains,
+                tuple(f"{start + i}" for i in range(len(part))),
+                part,
+                of_part,
+                shape,
+                config,
+                VALIDATION_TOKENS,
+                folder / f"{key}.parquet",
+            )
         )
-        if not took.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            begun = time.process_time()
-            run_training(task)
-            took.write_text(str(time.process_time() - begun), "utf-8")
-        results.append(result)
-        seconds += float(took.read_text("utf-8"))
-    return read_results(results), seconds
+    return groups
+
+
+def train_group(group: TrainingTask) -> float:
+    """Train what is not kept yet; the CPU seconds it took, now or then."""
+    took = group.result.with_suffix(".seconds")
+    if not took.exists():
+        took.parent.mkdir(parents=True, exist_ok=True)
+        begun = time.process_time()
+        run_training(group)
+        took.write_text(str(time.process_time() - begun), "utf-8")
+    return float(took.read_text("utf-8"))
 
 
 def ranking_design(corpus: Corpus, plan: Plan) -> Floats:
@@ -145,12 +160,16 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=CORPUS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--width", type=int, default=64, help="of the proxies (default: 64)")
+    parser.add_argument("--part", type=int, default=0, help="which groups: PART, PART + PARTS, ...")
+    parser.add_argument("--parts", type=int, default=1)
     arguments = parser.parse_args()
     plan = replace(QUICK if arguments.quick else Plan(), width=arguments.width)
     corpus = tokenised(arguments.corpus)
     design = ranking_design(corpus, plan)
-    seconds = trained(corpus, design, plan.n_tokens, [0] * len(design), plan.shape)[1]
-    print(f"{len(design)} proxies of {plan.n_tokens:,} tokens in {seconds:.0f} CPU-s")
+    groups = training_groups(corpus, design, plan.n_tokens, [0] * len(design), plan.shape)
+    for group in groups[arguments.part :: arguments.parts]:
+        seconds = train_group(group)
+        print(f"proxies {', '.join(group.names)}: {seconds:.0f} CPU-s", flush=True)
 
 
 if __name__ == "__main__":

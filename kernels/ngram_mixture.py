@@ -9,41 +9,34 @@ from .jit import kernel
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Counts = NDArray[np.int32]  # (K, n_rows), by domain: a mixture's cost is that of reading them
+Rows = NDArray[np.int32]
 
-
-class SparseCounts(NamedTuple):
-    """Counts by row and domain without the zeros; row r has the entries starts[r]:starts[r + 1].
-
-    Small types: a mixture's cost is that of reading them.
-    """
-
-    starts: Integers  # (n_rows + 1,)
-    domains: NDArray[np.uint16]  # (n_entries,)
-    counts: NDArray[np.int32]  # (n_entries,), of an n-gram, or of a context with a token after it
-    kinds: NDArray[np.float32]  # (n_entries,), different tokens after a context; empty for n-grams
+BLOCK = 2048  # rows whose sums stay in the first cache while all domains are added
+SMALL_PRODUCT, SMALL_FACTOR = 1e-200, 1e-100  # their product is a normal number
 
 
 class TrigramTables(NamedTuple):
     """Held-out trigrams a, b, c and the training counts at them.
 
-    Rows of validation domain j stand together, those of trigrams from trigram_starts[j] on, and so on.
+    Trigrams of validation domain j stand together, from trigram_starts[j] on, those of one share together;
+    contexts and bigrams are distinct over all of them.
     """
 
     n_tokens: Floats  # (K,), counted in each domain
     token_shares: Floats  # (V, K), of each token
-    trigrams: SparseCounts  # of a, b, c
-    contexts: SparseCounts  # of a, b
-    bigrams: SparseCounts  # of b, c
-    tokens: SparseCounts  # of b as a context
-    trigram_context: Integers  # (n_trigrams,), a row of contexts
-    trigram_bigram: Integers  # (n_trigrams,), a row of bigrams
+    trigrams: Counts  # of a, b, c
+    contexts: Counts  # of a, b with a token after it
+    context_kinds: NDArray[np.float32]  # (K, n_contexts), different tokens after it
+    bigrams: Counts  # of b, c
+    tokens: Counts  # of b with a token after it
+    token_kinds: NDArray[np.float32]  # (K, n_contexts of bigrams)
+    trigram_context: Rows  # (n_trigrams,), a row of contexts
+    trigram_bigram: Rows  # (n_trigrams,), a row of bigrams
     trigram_share: Floats  # (n_trigrams,), of the validation domain's sample
-    bigram_context: Integers  # (n_bigrams,), a row of tokens
-    bigram_token: Integers  # (n_bigrams,), c
+    bigram_context: Rows  # (n_bigrams,), a row of tokens
+    bigram_token: Rows  # (n_bigrams,), c
     trigram_starts: Integers  # (J + 1,)
-    context_starts: Integers  # (J + 1,)
-    bigram_starts: Integers  # (J + 1,)
-    token_starts: Integers  # (J + 1,)
 
 
 class BackOff(NamedTuple):
@@ -53,6 +46,18 @@ class BackOff(NamedTuple):
     unigram_tokens: float
     bigram_tokens: float
     trigram_tokens: float
+
+
+class Levels(NamedTuple):
+    """One mixture's model: what `mixture_losses` calls C_w and R_w, and its probabilities."""
+
+    p1: Floats  # (V,)
+    tokens: Floats  # C_w(b)
+    taken_from_tokens: Floats  # R_w(b)
+    p2: Floats  # (n_bigrams,)
+    contexts: Floats  # C_w(a, b)
+    taken_from_contexts: Floats  # R_w(a, b)
+    p3: Floats  # (n_trigrams,)
 
 
 def mixture_losses(tables: TrigramTables, weights: Floats, n_tokens: float, back_off: BackOff) -> Floats:
@@ -73,20 +78,27 @@ def mixture_losses(tables: TrigramTables, weights: Floats, n_tokens: float, back
     Returns:
         float64, (M, J), nats per token.
     """
-    return _evaluated(tables, weights, n_tokens, back_off, False)[0]
+    w = np.ascontiguousarray(weights, dtype=np.float64)
+    losses = np.empty((len(w), len(tables.trigram_starts) - 1))
+    _mixture_losses(tables, w, float(n_tokens), BackOff(*map(float, back_off)), losses)
+    return losses
 
 
 def mixture_gradients(
     tables: TrigramTables, weights: Floats, n_tokens: float, back_off: BackOff
 ) -> tuple[Floats, Floats]:
     """`mixture_losses`, and their derivatives in the weights as free variables: (M, J) and (M, J, K)."""
-    return _evaluated(tables, weights, n_tokens, back_off, True)
+    w = np.ascontiguousarray(weights, dtype=np.float64)
+    n_domains = len(tables.trigram_starts) - 1
+    losses, gradients = np.empty((len(w), n_domains)), np.zeros((len(w), n_domains, w.shape[1]))
+    _mixture_gradients(tables, w, float(n_tokens), BackOff(*map(float, back_off)), losses, gradients)
+    return losses, gradients
 
 
 def mixture_losses_reference(
     tables: TrigramTables, weights: Floats, n_tokens: float, back_off: BackOff
 ) -> Floats:
-    """`mixture_losses` in plain numpy, with dense matrices."""
+    """`mixture_losses` in plain numpy."""
     n_domains = len(tables.trigram_starts) - 1
     of = np.repeat(np.arange(n_domains), np.diff(tables.trigram_starts))
     rows = []
@@ -99,89 +111,138 @@ def mixture_losses_reference(
 def trigram_probabilities(tables: TrigramTables, w: Floats, n_tokens: float, back_off: BackOff) -> Floats:
     """p_w(c | a, b) of each held-out trigram under one mixture, (K,): float64, (n_trigrams,)."""
     discount, kappa1, kappa2, kappa3 = back_off
-    scale = n_tokens * w / tables.n_tokens
-    trigrams, contexts, bigrams, tokens = (_dense(sparse.counts, sparse, len(w)) for sparse in tables[2:6])
-    taken_from_contexts, taken_from_tokens = (
-        np.minimum(discount * _dense(sparse.kinds, sparse, len(w)), counts) @ scale
-        for sparse, counts in ((tables.contexts, contexts), (tables.tokens, tokens))
-    )
-    p1 = (n_tokens * tables.token_shares @ w + kappa1) / (n_tokens + kappa1 * len(tables.token_shares))
-    at = tables.bigram_context
-    p2 = np.maximum(bigrams - discount, 0) @ scale
-    p2 += (taken_from_tokens[at] + kappa2) * p1[tables.bigram_token]
-    p2 /= (tokens @ scale)[at] + kappa2
-    at = tables.trigram_context
-    p3 = np.maximum(trigrams - discount, 0) @ scale
-    p3 += (taken_from_contexts[at] + kappa3) * p2[tables.trigram_bigram]
-    return np.asarray(p3 / ((contexts @ scale)[at] + kappa3))
-
-
-def _dense(values: NDArray[np.generic], sparse: SparseCounts, n_domains: int) -> Floats:
-    """float64, (n_rows, K)."""
-    matrix = np.zeros((len(sparse.starts) - 1, n_domains))
-    rows = np.repeat(np.arange(len(matrix)), np.diff(sparse.starts))
-    matrix[rows, sparse.domains] = values
-    return matrix
-
-
-def _evaluated(
-    tables: TrigramTables, weights: Floats, n_tokens: float, back_off: BackOff, with_gradients: bool
-) -> tuple[Floats, Floats]:
-    w = np.ascontiguousarray(weights, dtype=np.float64)
-    n_domains = len(tables.trigram_starts) - 1
-    losses = np.empty((len(w), n_domains))
-    gradients = np.empty((len(w) if with_gradients else 0, n_domains, w.shape[1]))
-    _mixture_losses(tables, w, float(n_tokens), BackOff(*map(float, back_off)), losses, gradients)
-    return losses, gradients
+    t, scale = tables, n_tokens * w / tables.n_tokens
+    bigrams, trigrams = (scale @ np.maximum(counts - discount, 0) for counts in (t.bigrams, t.trigrams))
+    taken_from_tokens = scale @ np.minimum(discount * t.token_kinds.astype(np.float64), t.tokens)
+    taken_from_contexts = scale @ np.minimum(discount * t.context_kinds.astype(np.float64), t.contexts)
+    p1 = (n_tokens * t.token_shares @ w + kappa1) / (n_tokens + kappa1 * len(t.token_shares))
+    at = t.bigram_context
+    p2 = bigrams + (taken_from_tokens[at] + kappa2) * p1[t.bigram_token]
+    p2 /= (scale @ t.tokens)[at] + kappa2
+    at = t.trigram_context
+    p3 = trigrams + (taken_from_contexts[at] + kappa3) * p2[t.trigram_bigram]
+    return np.asarray(p3 / ((scale @ t.contexts)[at] + kappa3))
 
 
 @kernel
 def _mixture_losses(
+    t: TrigramTables, weights: Floats, n_tokens: float, back_off: BackOff, losses: Floats
+) -> None:
+    levels = _levels(t)
+    for m in range(len(weights)):
+        _evaluate(t, weights[m], n_tokens, back_off, levels, losses[m])
+
+
+@kernel
+def _levels(t: TrigramTables) -> Levels:
+    """Room for them."""
+    return Levels(
+        np.empty(len(t.token_shares)),
+        np.empty(t.tokens.shape[1]),
+        np.zeros(t.tokens.shape[1]),
+        np.empty(t.bigrams.shape[1]),
+        np.empty(t.contexts.shape[1]),
+        np.zeros(t.contexts.shape[1]),
+        np.empty(t.trigrams.shape[1]),
+    )
+
+
+@kernel
+def _evaluate(
+    t: TrigramTables, w: Floats, n_tokens: float, back_off: BackOff, levels: Levels, losses: Floats
+) -> None:
+    """Fill the levels and the losses, (J,)."""
+    p1, tokens, taken_tokens, p2, contexts, taken_contexts, p3 = levels
+    discount, kappa1, kappa2, kappa3 = back_off
+    scale = n_tokens * w / t.n_tokens
+    for v in range(len(p1)):
+        total = 0.0
+        for k in range(len(w)):
+            total += t.token_shares[v, k] * w[k]
+        p1[v] = (n_tokens * total + kappa1) / (n_tokens + kappa1 * len(p1))
+    _mix(t.tokens, 0.0, scale, tokens)
+    _mix(t.contexts, 0.0, scale, contexts)
+    if discount > 0.0:
+        _mix_taken(t.tokens, t.token_kinds, discount, scale, taken_tokens)
+        _mix_taken(t.contexts, t.context_kinds, discount, scale, taken_contexts)
+    _mix(t.bigrams, discount, scale, p2)
+    _mix(t.trigrams, discount, scale, p3)
+    context_of, token_of = t.bigram_context, t.bigram_token
+    for r in range(len(p2)):
+        at = context_of[r]
+        p2[r] = (p2[r] + (taken_tokens[at] + kappa2) * p1[token_of[r]]) / (tokens[at] + kappa2)
+    context_of, bigram_of = t.trigram_context, t.trigram_bigram
+    for r in range(len(p3)):
+        at = context_of[r]
+        p3[r] = (p3[r] + (taken_contexts[at] + kappa3) * p2[bigram_of[r]]) / (contexts[at] + kappa3)
+    for j in range(len(losses)):
+        own = slice(t.trigram_starts[j], t.trigram_starts[j + 1])
+        losses[j] = _cross_entropy(t.trigram_share[own], p3[own])
+
+
+@kernel
+def _cross_entropy(shares: Floats, p: Floats) -> float:
+    """-sum_r shares[r] log p[r], with one logarithm for the product of many p of one share."""
+    loss, product, share = 0.0, 1.0, 0.0
+    for r in range(len(p)):
+        if shares[r] != share or product < SMALL_PRODUCT:
+            loss -= share * np.log(product)
+            product, share = 1.0, shares[r]
+        if p[r] < SMALL_FACTOR:
+            loss -= share * np.log(p[r])
+        else:
+            product *= p[r]
+    return loss - share * np.log(product)
+
+
+@kernel
+def _mix(counts: Counts, discount: float, scale: Floats, out: Floats) -> None:
+    """out[r] = sum_k scale[k] max(counts[k, r] - D, 0)."""
+    for start in range(0, len(out), BLOCK):
+        total = out[start : start + BLOCK]
+        total[:] = 0.0
+        for k in range(len(scale)):
+            s, of_domain = scale[k], counts[k, start : start + BLOCK]
+            if discount > 0.0:
+                for r in range(len(total)):
+                    total[r] += s * max(of_domain[r] - discount, 0.0)
+            else:
+                for r in range(len(total)):
+                    total[r] += s * of_domain[r]
+
+
+@kernel
+def _mix_taken(
+    counts: Counts, kinds: NDArray[np.float32], discount: float, scale: Floats, out: Floats
+) -> None:
+    """out[r] = sum_k scale[k] min(D kinds[k, r], counts[k, r]): what the discount takes of a context."""
+    for start in range(0, len(out), BLOCK):
+        total = out[start : start + BLOCK]
+        total[:] = 0.0
+        for k in range(len(scale)):
+            s, of_domain, different = (
+                scale[k],
+                counts[k, start : start + BLOCK],
+                kinds[k, start : start + BLOCK],
+            )
+            for r in range(len(total)):
+                total[r] += s * min(discount * different[r], float(of_domain[r]))
+
+
+@kernel
+def _mixture_gradients(
     t: TrigramTables, weights: Floats, n_tokens: float, back_off: BackOff, losses: Floats, gradients: Floats
 ) -> None:
-    discount, kappa1, kappa2, kappa3 = back_off
-    n_vocabulary = len(t.token_shares)
-    p1 = np.empty(n_vocabulary)
-    bigrams, tokens = np.empty(t.bigram_starts[-1]), np.empty(t.token_starts[-1])
-    trigrams, contexts = np.empty(t.trigram_starts[-1]), np.empty(t.context_starts[-1])
-    taken_tokens, taken_contexts = np.zeros(t.token_starts[-1]), np.zeros(t.context_starts[-1])
+    levels = _levels(t)
+    d_p2, d_contexts, d_taken = (
+        np.zeros(len(levels.p2)),
+        np.zeros(len(levels.contexts)),
+        np.zeros_like(levels.contexts),
+    )
     for m in range(len(weights)):
-        w = weights[m]
-        scale = n_tokens * w / t.n_tokens
-        for v in range(n_vocabulary):
-            total = 0.0
-            for k in range(len(w)):
-                total += t.token_shares[v, k] * w[k]
-            p1[v] = (n_tokens * total + kappa1) / (n_tokens + kappa1 * n_vocabulary)
-        _mix_contexts(t.tokens, discount, scale, tokens, taken_tokens)
-        _mix_contexts(t.contexts, discount, scale, contexts, taken_contexts)
-        _mix_ngrams(t.bigrams, discount, scale, bigrams)
-        _mix_ngrams(t.trigrams, discount, scale, trigrams)
-        for r in range(len(bigrams)):
-            at = t.bigram_context[r]
-            bigrams[r] += (taken_tokens[at] + kappa2) * p1[t.bigram_token[r]]
-            bigrams[r] /= tokens[at] + kappa2  # p(c | b) from here on
+        _evaluate(t, weights[m], n_tokens, back_off, levels, losses[m])
         for j in range(losses.shape[1]):
-            loss = 0.0
-            for r in range(t.trigram_starts[j], t.trigram_starts[j + 1]):
-                at = t.trigram_context[r]
-                trigrams[r] += (taken_contexts[at] + kappa3) * bigrams[t.trigram_bigram[r]]
-                loss -= t.trigram_share[r] * np.log(trigrams[r] / (contexts[at] + kappa3))
-            losses[m, j] = loss
-        if len(gradients):
-            _backwards(
-                t,
-                n_tokens,
-                back_off,
-                p1,
-                tokens,
-                taken_tokens,
-                bigrams,
-                contexts,
-                taken_contexts,
-                trigrams,
-                gradients[m],
-            )
+            _backwards(t, n_tokens, back_off, levels, j, d_p2, d_contexts, d_taken, gradients[m, j])
 
 
 @kernel
@@ -189,99 +250,81 @@ def _backwards(
     t: TrigramTables,
     n_tokens: float,
     back_off: BackOff,
-    p1: Floats,
-    tokens: Floats,
-    taken_tokens: Floats,
-    bigrams: Floats,
-    contexts: Floats,
-    taken_contexts: Floats,
-    trigrams: Floats,
-    gradients: Floats,
-) -> None:
-    """Derivatives in the weights, (J, K). d_x[r] is that of the loss of the validation domain that has row r.
-
-    `bigrams` are the probabilities p(c | b), `trigrams` the numerators of p(c | a, b).
-    """
-    discount, kappa1, kappa2, kappa3 = back_off
-    d_bigrams, d_trigrams = np.zeros(len(bigrams)), np.empty(len(trigrams))
-    d_contexts, d_taken_contexts = np.zeros(len(contexts)), np.zeros(len(contexts))
-    d_tokens, d_taken_tokens = np.zeros(len(tokens)), np.zeros(len(tokens))
-    for r in range(len(trigrams)):
-        at, q = t.trigram_context[r], t.trigram_bigram[r]
-        d = -t.trigram_share[r] / trigrams[r]
-        d_trigrams[r] = d
-        d_taken_contexts[at] += d * bigrams[q]
-        d_bigrams[q] += d * (taken_contexts[at] + kappa3)
-        d_contexts[at] += t.trigram_share[r] / (contexts[at] + kappa3)
-    for r in range(len(bigrams)):
-        at = t.bigram_context[r]
-        d = d_bigrams[r] / (tokens[at] + kappa2)
-        d_taken_tokens[at] += d * p1[t.bigram_token[r]]
-        d_tokens[at] -= d * bigrams[r]
-        d_bigrams[r] = d  # by the numerator from here on
-    n_vocabulary, d_p1 = len(p1), np.empty(len(p1))
-    for j in range(len(gradients)):
-        gradient = gradients[j]
-        gradient[:] = 0.0
-        low, high = t.trigram_starts[j], t.trigram_starts[j + 1]
-        for r in range(low, high):
-            for i in range(t.trigrams.starts[r], t.trigrams.starts[r + 1]):
-                gradient[t.trigrams.domains[i]] += d_trigrams[r] * (t.trigrams.counts[i] - discount)
-        low, high = t.context_starts[j], t.context_starts[j + 1]
-        _add_contexts(t.contexts, discount, d_contexts, d_taken_contexts, low, high, gradient)
-        low, high = t.token_starts[j], t.token_starts[j + 1]
-        _add_contexts(t.tokens, discount, d_tokens, d_taken_tokens, low, high, gradient)
-        d_p1[:] = 0.0
-        for r in range(t.bigram_starts[j], t.bigram_starts[j + 1]):
-            d_p1[t.bigram_token[r]] += d_bigrams[r] * (taken_tokens[t.bigram_context[r]] + kappa2)
-            for i in range(t.bigrams.starts[r], t.bigrams.starts[r + 1]):
-                gradient[t.bigrams.domains[i]] += d_bigrams[r] * (t.bigrams.counts[i] - discount)
-        for k in range(len(gradient)):
-            gradient[k] *= n_tokens / t.n_tokens[k]
-        for v in range(n_vocabulary):
-            d = d_p1[v] * n_tokens / (n_tokens + kappa1 * n_vocabulary)
-            if d != 0.0:
-                for k in range(len(gradient)):
-                    gradient[k] += d * t.token_shares[v, k]
-
-
-@kernel
-def _add_contexts(
-    contexts: SparseCounts,
-    discount: float,
-    d_counts: Floats,
+    levels: Levels,
+    j: int,
+    d_p2: Floats,
+    d_contexts: Floats,
     d_taken: Floats,
-    low: int,
-    high: int,
     gradient: Floats,
 ) -> None:
-    """What the rows low:high of contexts add to the derivatives by scaled weight, (K,)."""
+    """Derivatives of validation domain j's loss, (K,); they are zeros before, d_* before and after.
+
+    Of the contexts and bigrams only those of the domain's trigrams are walked.
+    """
+    p1, tokens, taken_tokens, p2, contexts, taken_contexts, p3 = levels
+    discount, kappa1, kappa2, kappa3 = back_off
+    low, high = t.trigram_starts[j], t.trigram_starts[j + 1]
+    d_p3 = np.empty(high - low)
     for r in range(low, high):
-        for i in range(contexts.starts[r], contexts.starts[r + 1]):
-            count = float(contexts.counts[i])
-            taken = min(discount * contexts.kinds[i], count) if discount > 0.0 else 0.0
-            gradient[contexts.domains[i]] += d_counts[r] * count + d_taken[r] * taken
+        at, q = t.trigram_context[r], t.trigram_bigram[r]
+        d = -t.trigram_share[r] / (p3[r] * (contexts[at] + kappa3))  # by the numerator of p3
+        d_p3[r - low] = d
+        d_taken[at] += d * p2[q]
+        d_contexts[at] -= d * p3[r]
+        d_p2[q] += d * (taken_contexts[at] + kappa3)
+    _add(t.trigrams, discount, np.arange(low, high), d_p3, gradient)
+    rows = np.flatnonzero(d_contexts)
+    _add(t.contexts, 0.0, rows, d_contexts[rows], gradient)
+    if discount > 0.0:
+        _add_taken(t.contexts, t.context_kinds, discount, rows, d_taken[rows], gradient)
+    d_contexts[:] = 0.0
+    d_taken[:] = 0.0
+    d_tokens, d_taken_tokens, d_p1 = np.zeros(len(tokens)), np.zeros(len(tokens)), np.zeros(len(p1))
+    rows = np.flatnonzero(d_p2)
+    for r in rows:
+        at, v = t.bigram_context[r], t.bigram_token[r]
+        d = d_p2[r] / (tokens[at] + kappa2)  # by the numerator of p2
+        d_p2[r] = d
+        d_taken_tokens[at] += d * p1[v]
+        d_tokens[at] -= d * p2[r]
+        d_p1[v] += d * (taken_tokens[at] + kappa2)
+    _add(t.bigrams, discount, rows, d_p2[rows], gradient)
+    d_p2[:] = 0.0
+    rows = np.flatnonzero(d_tokens)
+    _add(t.tokens, 0.0, rows, d_tokens[rows], gradient)
+    if discount > 0.0:
+        _add_taken(t.tokens, t.token_kinds, discount, rows, d_taken_tokens[rows], gradient)
+    for k in range(len(gradient)):
+        gradient[k] *= n_tokens / t.n_tokens[k]
+    for v in range(len(p1)):
+        d = d_p1[v] * n_tokens / (n_tokens + kappa1 * len(p1))
+        if d != 0.0:
+            for k in range(len(gradient)):
+                gradient[k] += d * t.token_shares[v, k]
 
 
 @kernel
-def _mix_ngrams(ngrams: SparseCounts, discount: float, scale: Floats, out: Floats) -> None:
-    """out[r] = sum_k scale[k] max(count[r, k] - D, 0)."""
-    starts, domains, counts, _ = ngrams  # not the tuple in the loop: numba counts references
-    for r in range(len(out)):
-        total = 0.0
-        for i in range(starts[r], starts[r + 1]):
-            total += (counts[i] - discount) * scale[domains[i]]
-        out[r] = total
+def _add(counts: Counts, discount: float, rows: Integers, d: Floats, gradient: Floats) -> None:
+    """gradient[k] += sum_i d[i] max(counts[k, rows[i]] - D, 0)."""
+    for k in range(len(gradient)):
+        total, of_domain = 0.0, counts[k]
+        for i in range(len(rows)):
+            total += d[i] * max(of_domain[rows[i]] - discount, 0.0)
+        gradient[k] += total
 
 
 @kernel
-def _mix_contexts(contexts: SparseCounts, discount: float, scale: Floats, out: Floats, taken: Floats) -> None:
-    """out[r] = sum_k scale[k] count[r, k], and taken[r] what the discount takes of it."""
-    starts, domains, counts, kinds = contexts
-    for r in range(len(out)):
-        total, total_taken = 0.0, 0.0
-        for i in range(starts[r], starts[r + 1]):
-            total += counts[i] * scale[domains[i]]
-            if discount > 0.0:
-                total_taken += min(discount * kinds[i], float(counts[i])) * scale[domains[i]]
-        out[r], taken[r] = total, total_taken
+def _add_taken(
+    counts: Counts,
+    kinds: NDArray[np.float32],
+    discount: float,
+    rows: Integers,
+    d: Floats,
+    gradient: Floats,
+) -> None:
+    """gradient[k] += sum_i d[i] min(D kinds[k, rows[i]], counts[k, rows[i]])."""
+    for k in range(len(gradient)):
+        total, of_domain, different = 0.0, counts[k], kinds[k]
+        for i in range(len(rows)):
+            total += d[i] * min(discount * different[rows[i]], float(of_domain[rows[i]]))
+        gradient[k] += total

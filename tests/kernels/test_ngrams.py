@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from cuvee.kernels.ngram_counts import count_ngrams, count_ngrams_reference, n_continuations, ngram_keys
 from cuvee.kernels.ngram_mixture import (
     BackOff,
-    SparseCounts,
     TrigramTables,
     mixture_gradients,
     mixture_losses,
@@ -64,33 +63,33 @@ def test_the_sketch_estimates_continuations_within_its_standard_error():
 def _random_tables(random: np.random.Generator, k: int, n_domains: int, rows: int) -> TrigramTables:
     """Counts that no text need have: contexts hold at least what their n-grams do."""
 
-    def sparse(n: int, low: int, with_kinds: bool) -> SparseCounts:
-        present = random.random((n, k)) < 0.6
-        entries = np.nonzero(present)
-        counts = random.integers(low, low + 50, len(entries[0])).astype(np.int32)
-        kinds = random.integers(1, low + 2, len(entries[0])).astype(np.float32)
-        starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int64)
-        return SparseCounts(starts, entries[1].astype(np.uint16), counts, kinds if with_kinds else kinds[:0])
+    def counted(n: int, low: int) -> np.ndarray:
+        present = random.random((k, n)) < 0.6
+        return np.where(present, random.integers(low, low + 50, (k, n)), 0).astype(np.int32)
 
-    edges = np.arange(n_domains + 1) * rows
+    def kinds_of(counts: np.ndarray) -> np.ndarray:
+        return np.where(counts > 0, random.integers(1, 62, counts.shape), 0).astype(np.float32)
 
-    def inside() -> np.ndarray:
-        return (random.integers(0, rows, (n_domains, rows)) + edges[:-1, None]).ravel()
+    def some(n: int, of: int) -> np.ndarray:
+        return random.integers(0, of, n).astype(np.int32)
 
     n = n_domains * rows
+    contexts, tokens = counted(n, 60), counted(rows, 60)
     return TrigramTables(
         random.integers(100, 1000, k).astype(float),
         random.dirichlet(np.ones(VOCAB_SIZE), k).T.copy(),
-        sparse(n, 1, False),
-        sparse(n, 60, True),
-        sparse(n, 1, False),
-        sparse(n, 60, True),
-        inside(),
-        inside(),
-        np.full(n, 1 / rows),
-        inside(),
-        random.integers(0, VOCAB_SIZE, n),
-        *(edges.copy() for _ in range(4)),
+        counted(n, 1),
+        contexts,
+        kinds_of(contexts),
+        counted(rows + 1, 1),
+        tokens,
+        kinds_of(tokens),
+        some(n, n),
+        some(n, rows + 1),
+        random.integers(1, 3, n) / rows,
+        some(rows + 1, rows),
+        some(rows + 1, VOCAB_SIZE),
+        np.arange(n_domains + 1) * rows,
     )
 
 
