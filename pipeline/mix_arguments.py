@@ -66,6 +66,12 @@ def add_mix(commands: Any) -> None:
         metavar="FILE",
         help="CSV, Parquet: trial, loss.*",
     )
+    search.add_argument(
+        "--tokens",
+        type=Path,
+        metavar="RUN",
+        help="token shards of the domains: n-gram losses are the cheapest fidelity (give it at every call)",
+    )
     search.add_argument("-n", type=int, default=4, help="trials to have running (default: 4)")
     search.add_argument("--out", type=Path, metavar="CSV", help="write the trials to run")
     search.add_argument("--recommend", type=Path, metavar="JSON", help="write the mixture, for the loader")

@@ -11,14 +11,18 @@ from rich.table import Table
 from ..mixing.design import caps
 from ..mixing.journal import SearchJournal
 from ..mixing.mixer import Fidelity
+from ..mixing.multi_fidelity import FidelityTrend
 from ..mixing.objective import Objective
 from ..mixing.search import SearchArguments, Trial
 from ..mixing.table import LOSS, WEIGHT
+from ..proxy_models.zero import fit_trigram_proxy
 from .errors import InputError, UsageError
 from .manual import console
 from .mix_files import UNLIMITED, located, parse_objective, read_domains, write_csv, write_mixture
+from .mix_zero import domain_folders
 
 MIN_RUNS = 4  # before a mixture is recommended
+NGRAM_TOKENS = 4_000_000  # counted of a domain
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -31,6 +35,8 @@ def search(arguments: argparse.Namespace) -> None:
         raise InputError(f"mix search: {error}") from error
     for path in arguments.results:
         _tell(journal, path)
+    if arguments.tokens is not None:
+        journal.search.trend = _ngram_losses(arguments.tokens, journal)
     try:
         while len(journal.search.pending) < arguments.n and journal.ask() is not None:
             pass
@@ -72,6 +78,25 @@ def _arguments(given: argparse.Namespace) -> SearchArguments | None:
         )
     except ValueError as error:
         raise UsageError(f"mix search: {error}") from error
+
+
+def _ngram_losses(tokens: Path, journal: SearchJournal) -> FidelityTrend:
+    """Losses by n-gram counts at any fidelity, in the order of the results' metrics."""
+    names, results = journal.search.arguments.domain_names, journal.search.losses
+    folders, metrics = domain_folders(tokens), tuple(results[min(results)]) if results else names
+    missing = [name for name in (*names, *metrics) if name not in folders]
+    if missing:
+        raise UsageError(
+            f"mix search: {tokens} has no shards of '{missing[0]}', only of {', '.join(folders)}; n-gram "
+            "losses are for searches whose domains and metrics both are domains of the shards."
+        )
+    with located(tokens):
+        return fit_trigram_proxy(
+            {name: folders[name] for name in names},
+            validation={name: folders[name] for name in metrics},
+            max_tokens=NGRAM_TOKENS,
+            seed=journal.search.arguments.seed,
+        ).evaluate
 
 
 def _fidelity(text: str) -> Fidelity:

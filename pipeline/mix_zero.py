@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 def zero(arguments: argparse.Namespace) -> None:
     """Show what n-gram models of the shards lose under mixtures, and write the best one."""
-    folders = _domains(arguments.tokens)
+    folders = domain_folders(arguments.tokens)
     names = tuple(folders)
     with located(arguments.tokens):
         available = np.array([TokenStore(folder, "train").n_tokens for folder in folders.values()])
@@ -48,7 +48,7 @@ def zero(arguments: argparse.Namespace) -> None:
         _write(arguments, found, names, n_tokens)
 
 
-def _domains(path: Path) -> dict[str, Path]:
+def domain_folders(path: Path) -> dict[str, Path]:
     """Domain -> its folder of token shards, below a folder of them or below a run directory's ``tokens``."""
     root = path / "tokens" if (path / "tokens").is_dir() else path
     found = sorted(entry.parent for entry in root.glob(f"*/{MANIFEST}"))

@@ -8,6 +8,7 @@ import pyarrow.csv
 import pytest
 
 from cuvee.pipeline.cli import main
+from cuvee.streaming.shards import domain_folder, write_manifest, write_token_shard
 
 DOMAINS = "domain,tokens\ncode,2000\nweb,6000\nwiki,2000\n"
 NEW = [
@@ -40,6 +41,16 @@ def _run_trials() -> pa.Table:
         trials = trials.append_column(f"loss.{name}", pa.array(losses[:, j]))
     pa.csv.write_csv(trials, "results.csv")
     return trials
+
+
+def _write_shards(domain: str, first: int) -> None:
+    """300 steps of one or two on a ring of eight tokens, in both splits."""
+    steps = np.random.default_rng(first).choice([1, 2], 300)
+    folder, tokens = domain_folder(Path("run/tokens"), domain), first + np.cumsum(steps) % 8
+    for split in ("train", "validation"):
+        path = folder / f"{split}-00000.arrow"
+        write_token_shard(path, tokens, np.array([0, 300]), np.zeros(1, np.uint64), "uint16")
+    write_manifest(folder, domain=domain, vocab_size=16, tokenizer_hash="steps", eos_id=0)
 
 
 def _search(*arguments: str) -> int:
@@ -91,3 +102,19 @@ def test_what_cannot_be_is_told_without_a_traceback(folder, capsys, arguments, c
     assert _search(*arguments) == code
     assert told in capsys.readouterr().err.replace("\n", " ")
     assert not Path("j.jsonl").exists()
+
+
+def test_ngram_losses_of_token_shards_are_the_cheapest_fidelity(folder, capsys):
+    for domain, first in (("code", 8), ("web", 0), ("wiki", 0)):
+        _write_shards(domain, first)
+    assert _search(*NEW, "-n", "9", "--out", "next.csv", "--tokens", "run") == 0
+    _run_trials()
+    recommended = []
+    for tokens in ((), ("--tokens", "run"), ("--tokens", "run/tokens")):
+        assert _search("--results", "results.csv", "-n", "0", "--recommend", "m.json", *tokens) == 0
+        recommended.append(Path("m.json").read_text())
+    assert recommended[0] != recommended[1] == recommended[2]
+    for file in Path("run/tokens/wiki").iterdir():
+        file.unlink()
+    assert _search("--tokens", "run") == 2
+    assert "run has no shards of 'wiki', only of code, web" in capsys.readouterr().err
