@@ -118,11 +118,11 @@ def _languages_table(
         stop_words += (
             f" and {count(n_more)} more" if (n_more := len(row.stop_words) - N_STOP_WORDS) > 0 else ""
         )
-        dropped = [n_seen, reasons.total(), share(reasons.total(), n_seen), most]
+        dropped: list[str | int] = [n_seen, reasons.total(), share(reasons.total(), n_seen), most]
         lines.append([name, row.script.lower(), *dropped, row.n_documents, *borrowed, stop_words])
-    header = ("language", "script", "documents seen", "dropped", "share", "most for", "in the sample")
-    header += ("its own", "script's", "paper's", "stop words")
-    return table("llrrrlrrrrl", header, lines)
+    seen = ("language", "script", "documents seen", "dropped", "share", "most for", "in the sample")
+    origin = ("its own", "script's", "paper's", "stop words")
+    return table("llrrrlrrrrl", (*seen, *origin), lines)
 
 
 def _is_model(operator: Fineweb2, language: str) -> bool:
