@@ -266,7 +266,7 @@ def _front(mixer: Mixer, region: Region, seed: int, marks: Mapping[str, Floats])
     np.fill_diagonal(covariance, np.inf)
     a, b = sorted(divmod(int(np.argmin(covariance)), len(names)))
     spread = means[:, [a, b]].std(axis=0)
-    correlation = float(np.corrcoef(means[:, [a, b]].T)[0, 1]) if spread.all() else 0.0
+    correlation = float(np.atleast_2d(np.corrcoef(means[:, [a, b]].T))[0, 1]) if spread.all() else 0.0
     objectives = {names[j]: Objective("weighted", {names[j]: 1.0}) for j in (a, b)}
     found = pareto_set(mixer, objectives, region.centre, region.upper, region.radius, seed)
     n_found = len(found.weights)
