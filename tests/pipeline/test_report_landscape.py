@@ -196,6 +196,8 @@ def test_pages_of_many_domains_and_runs_are_bounded_and_the_same_each_time(
     # The front's points are not looked at: its search costs the most.
     monkeypatch.setattr(pareto, "_optima", lambda mixer, objectives, region, random, seed: random)
     monkeypatch.setattr(pareto, "N_RANDOM", 50)
+    monkeypatch.setattr("cuvee.mixing.landscape.N_RANDOM", 50)
+    monkeypatch.setattr("cuvee.mixing.landscape.N_DRAWS", 32)
     many = outcome_of(tmp_path, tuple(f"domain-{k}" for k in range(26)), 300)
     pages = landscape_section(many), proxy_section(many)
     assert pages == (landscape_section(many), proxy_section(many))
