@@ -1,6 +1,6 @@
 """The streaming loader beside a raw copy, a memmap crop and other loaders: speed, resuming, order.
 
-    python -m benchmarks.loader [--quick] [--json] [--no-peers] [--parts speeds,peers,...]
+    python -m benchmarks.loader [--quick] [--json] [--no-peers] [--parts speeds,peers,...] [--peers ...]
 
 On uint16 tokens in 8 domains with log-normal document lengths (200 M; --quick: 20 M), batches of 16 x 2048
 int64. CPU time is of the whole process tree. torchdata, litData, MosaicML Streaming and Grain run in
@@ -26,7 +26,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.loader_peers import peers
+from benchmarks.loader_fetches import fetches
+from benchmarks.loader_peers import PACKAGES, peers
 from cuvee.streaming import StreamingLoader
 from cuvee.streaming.batch import FIELDS
 from cuvee.streaming.shards import domain_folder, write_manifest, write_token_shard
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="without other libraries")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
+    parser.add_argument("--peers", default=",".join(PACKAGES), help="some of %(default)s")
     arguments = parser.parse_args()
     console, parts = Console(width=100), arguments.parts.split(",")
     with tempfile.TemporaryDirectory() as scratch:
@@ -58,12 +60,15 @@ def main() -> None:
         figures: dict[str, Any] = {"mtok_per_cpu_s": {}}
         for part in parts:
             if part != "peers":
-                figures |= PARTS[part](sources, folder, arguments.quick)
+                figures |= (found := PARTS[part](sources, folder, arguments.quick))
+                print(f"{part}: {found}", file=sys.stderr)
         if "peers" in parts and not arguments.no_peers:
-            found, absent = peers(folder, cpu_seconds=1 if arguments.quick else 4)
-            for name, of_peer in found.items():
+            of_peers, absent = peers(
+                folder, arguments.peers.split(","), cpu_seconds=1 if arguments.quick else 4
+            )
+            for name, of_peer in of_peers.items():
                 figures["mtok_per_cpu_s"][name] = of_peer.pop("mtok_per_cpu_s")
-            figures |= {"peers": found, "absent": absent}
+            figures |= {"peers": of_peers, "absent": absent}
     show(console, figures)
     if arguments.json:
         print(json.dumps(figures))
@@ -225,11 +230,16 @@ def resume(sources: dict[str, Path]) -> dict[str, dict[str, float]]:
 
 def state_and_fill(sources: dict[str, Path]) -> dict[str, Any]:
     """Bytes of a state in mid-run, and what part of best_fit's rows is no padding."""
-    batches = loader(sources, packing="best_fit", max_epochs=1, emit=("input_ids",))
-    for _ in range(2000):
-        if next(batches, None) is None:
-            break
-    return {"state_bytes": len(json.dumps(batches.state_dict())), "fill": batches.stats()["fill"]}
+    n_bytes: dict[str, int] = {}
+    for packing in ("concat", "best_fit", "vsl"):
+        batches = loader(sources, packing=packing, max_epochs=1, emit=("input_ids",))
+        for _ in range(2000 if packing == "best_fit" else 100):
+            if next(batches, None) is None:
+                break
+        n_bytes[packing] = len(json.dumps(batches.state_dict()))
+        if packing == "best_fit":
+            fill = batches.stats()["fill"]
+    return {"state_bytes": n_bytes, "fill": fill}
 
 
 def planning(sources: dict[str, Path]) -> dict[str, float]:
@@ -335,6 +345,7 @@ PARTS: dict[str, Callable[[dict[str, Path], Path, bool], dict[str, Any]]] = {
     "memory": lambda sources, _, quick: {
         "rss_growth_mb": memory_growth(sources, 5_000 if quick else 100_000)
     },
+    "fetches": lambda _, __, ___: fetches(),
     "peers": lambda _, __, ___: {},
 }
 
