@@ -16,7 +16,7 @@ L, ROWS = 16, 16
 # Of each domain; documents and tokens of each shard: a block of best_fit has as many rows as a shard then.
 N_SHARDS, N_DOCS, MEAN_LENGTH = 24, 2048, 8
 WINDOW = 4
-CACHED = 1 / 3  # of the data
+CACHED = 0.4  # of the data
 N_BATCHES = 100  # of a global shuffle, in which one is like the other
 
 
