@@ -25,7 +25,7 @@ def cached_table(build: Callable[[], T]) -> Callable[[], T]:
     read or written, or that another program cut short, only costs the time to build.
 
     Args:
-        build: gives a NamedTuple of arrays, and is annotated with its class.
+        build: gives a NamedTuple of arrays and Python's numbers, and is annotated with its class.
     """
 
     @cache
@@ -47,11 +47,11 @@ def _read(path: Path, kind: Any) -> Any:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             if arrays[_KEY].tobytes() == sources_key():
-                found = {name: arrays[name] for name in kind._fields}
+                found = [arrays[name] for name in kind._fields]
                 # As they were built: to numba, an array that cannot be written is of another type.
-                for array, writable in zip(found.values(), arrays[_WRITABLE].tolist(), strict=True):
+                for array, writable in zip(found, arrays[_WRITABLE].tolist(), strict=True):
                     array.setflags(write=writable)
-                return kind(**found)
+                return kind(*(array if array.ndim else array.item() for array in found))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there yet, or not whole
     return None
@@ -60,7 +60,7 @@ def _read(path: Path, kind: Any) -> Any:
 def _write(path: Path, table: Any) -> None:
     arrays: dict[str, Any] = table._asdict() | {
         _KEY: np.frombuffer(sources_key(), np.uint8),
-        _WRITABLE: np.array([array.flags.writeable for array in table]),
+        _WRITABLE: np.array([np.ndim(field) > 0 and field.flags.writeable for field in table]),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

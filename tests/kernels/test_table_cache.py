@@ -13,6 +13,7 @@ from cuvee.kernels.unicode_tables import unicode_tables
 class Squares(NamedTuple):
     n: np.ndarray
     square: np.ndarray
+    largest: int
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def built(tmp_path, monkeypatch):
 
     def squares() -> Squares:
         calls.append(1)
-        return Squares(np.arange(9), np.arange(9) ** 2)
+        return Squares(np.arange(9), np.arange(9) ** 2, 64)
 
     def look():
         return cached_table(squares)()
@@ -39,6 +40,8 @@ def test_a_second_process_reads_what_the_first_one_built(built):
     assert len(calls) == 1
     assert isinstance(table, Squares)
     np.testing.assert_array_equal(table.square, np.arange(9) ** 2)
+    assert type(table.largest) is int
+    assert table.largest == 64
 
 
 def test_a_change_of_the_sources_builds_the_table_anew(built, monkeypatch):
@@ -62,7 +65,7 @@ def test_where_nothing_can_be_written_tables_are_built_each_time(tmp_path, monke
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
 
     def squares() -> Squares:
-        return Squares(np.arange(9), np.arange(9) ** 2)
+        return Squares(np.arange(9), np.arange(9) ** 2, 64)
 
     np.testing.assert_array_equal(cached_table(squares)().square, np.arange(9) ** 2)
 
