@@ -358,8 +358,8 @@ def _weighted(batch: Batch, weights: NDArray[np.float32]) -> Batch:
     import torch
 
     importance = torch.from_numpy(weights.copy())
-    weights = importance if batch.weights is None else batch.weights * importance
-    return replace(batch, weights=weights, is_selected=True)
+    product = importance if batch.weights is None else batch.weights * importance
+    return replace(batch, weights=product, is_selected=True)
 
 
 def _table(name: str, values: Any, n_rows: int) -> NDArray[np.float32]:
