@@ -1,6 +1,6 @@
 """Batches reduced to their coreset: what choosing costs, and what training on the choice brings.
 
-    python -m benchmarks.coreset [--quick] [--json] [--parts kernels selectors training]
+    python -m benchmarks.coreset [--quick] [--json] [--parts kernels selectors training] [--folder FOLDER]
 
 kernels: facility location on clipped cosines, CPU ms a choice, beside submodlib (in an environment of its
 own below build/) and a numpy greedy, and the objective of each beside ours. selectors: CPU ms of a whole
@@ -236,14 +236,18 @@ def reference_model(corpus: Any, setting: Any) -> Callable[[Any], Any]:
     return lambda batch: extract(batch.input_ids, batch.labels)[0]
 
 
-def measure_training(n_steps: int, n_seeds: int) -> dict[str, Any]:
-    """By method: held-out losses at equal tokens and at equal CPU seconds, with differences to random."""
+def measure_training(n_steps: int, n_seeds: int, folder: Path) -> dict[str, Any]:
+    """By method: held-out losses at equal tokens and at equal CPU seconds, with differences to random.
+
+    Args:
+        folder: of the corpus' tokens, which benchmarks.online has below the same.
+    """
     from dataclasses import replace
 
     from benchmarks.online_training import CORPUS, Setting, objectives, prepare, train
 
     setting = Setting(n_steps=n_steps)
-    corpus = prepare(CORPUS, ROOT / "build" / "online", setting)
+    corpus = prepare(CORPUS, folder, setting)
     reference = reference_model(corpus, setting)
     tokens: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
@@ -262,6 +266,17 @@ def measure_training(n_steps: int, n_seeds: int) -> dict[str, Any]:
         shares.setdefault(method, []).append(chooser.select_seconds / spent)
         return objectives(found.losses, corpus)["natural"], spent
 
+    def summaries() -> dict[str, Any]:
+        return {
+            method: {
+                "tokens": summary(tokens[method], tokens["random"]),
+                "cpu": summary(equal_cpu[method], equal_cpu["random"]),
+                "cpu_seconds": float(np.mean(seconds[method])),
+                "selection_share": float(np.mean(shares.get(method, [0.0]))),
+            }
+            for method in tokens
+        }
+
     methods = ("random", "full_batch", *(m for m in METHODS if m != "random"))
     for seed in range(n_seeds):
         for method in methods:
@@ -273,17 +288,8 @@ def measure_training(n_steps: int, n_seeds: int) -> dict[str, Any]:
             steps = max(FACTOR, round(n_steps * ratio))
             same = tokens["random"][-1] if method == "random" else one(method, steps, seed)[0]
             equal_cpu.setdefault(method, []).append(same)
-        means = {m: (round(np.mean(tokens[m]), 4), round(np.mean(equal_cpu[m]), 4)) for m in methods}
-        print(f"{seed + 1} seeds: {means}", file=sys.stderr, flush=True)
-    return {
-        method: {
-            "tokens": summary(tokens[method], tokens["random"]),
-            "cpu": summary(equal_cpu[method], equal_cpu["random"]),
-            "cpu_seconds": float(np.mean(seconds[method])),
-            "selection_share": float(np.mean(shares.get(method, [0.0]))),
-        }
-        for method in tokens
-    }
+        print(f"{seed + 1} seeds: {json.dumps(summaries())}", file=sys.stderr, flush=True)
+    return summaries()
 
 
 def summary(losses: list[float], random: list[float]) -> dict[str, float]:
@@ -343,6 +349,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["kernels", "selectors", "training"])
     parser.add_argument("--steps", type=int, help="of each training; 300, with --quick 100")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each method")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "build" / "online", help="of the corpus' tokens"
+    )
     arguments = parser.parse_args()
     console, answer = Console(file=sys.stdout, width=120), dict[str, Any]()
     if "kernels" in arguments.parts:
@@ -356,7 +365,7 @@ def main() -> None:
         console.print(table)
     if "training" in arguments.parts:
         steps = arguments.steps or (100 if arguments.quick else 300)
-        answer["training"] = measure_training(steps, arguments.seeds)
+        answer["training"] = measure_training(steps, arguments.seeds, arguments.folder)
         show_training(console, answer["training"])
     if arguments.json:
         print(json.dumps(answer, default=lambda value: None if math.isnan(value) else float(value)))

@@ -1,6 +1,6 @@
 """The streaming loader beside a raw copy, a memmap crop and other loaders: speed, resuming, order.
 
-    python -m benchmarks.loader [--quick] [--json] [--no-peers] [--parts speeds,peers,...]
+    python -m benchmarks.loader [--quick] [--json] [--no-peers] [--parts speeds,peers,...] [--peers ...]
 
 On uint16 tokens in 8 domains with log-normal document lengths (200 M; --quick: 20 M), batches of 16 x 2048
 int64. CPU time is of the whole process tree. torchdata, litData, MosaicML Streaming and Grain run in
@@ -26,7 +26,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.loader_peers import peers
+from benchmarks.loader_fetches import fetches
+from benchmarks.loader_peers import PACKAGES, peers
 from cuvee.streaming import StreamingLoader
 from cuvee.streaming.batch import FIELDS
 from cuvee.streaming.shards import domain_folder, write_manifest, write_token_shard
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="without other libraries")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
+    parser.add_argument("--peers", default=",".join(PACKAGES), help="some of %(default)s")
     arguments = parser.parse_args()
     console, parts = Console(width=100), arguments.parts.split(",")
     with tempfile.TemporaryDirectory() as scratch:
@@ -58,12 +60,15 @@ def main() -> None:
         figures: dict[str, Any] = {"mtok_per_cpu_s": {}}
         for part in parts:
             if part != "peers":
-                figures |= PARTS[part](sources, folder, arguments.quick)
+                figures |= (found := PARTS[part](sources, folder, arguments.quick))
+                print(f"{part}: {found}", file=sys.stderr)
         if "peers" in parts and not arguments.no_peers:
-            found, absent = peers(folder, cpu_seconds=1 if arguments.quick else 4)
-            for name, of_peer in found.items():
+            of_peers, absent = peers(
+                folder, arguments.peers.split(","), cpu_seconds=1 if arguments.quick else 4
+            )
+            for name, of_peer in of_peers.items():
                 figures["mtok_per_cpu_s"][name] = of_peer.pop("mtok_per_cpu_s")
-            figures |= {"peers": found, "absent": absent}
+            figures |= {"peers": of_peers, "absent": absent}
     show(console, figures)
     if arguments.json:
         print(json.dumps(figures))
@@ -176,32 +181,35 @@ def memmap_crop(folder: Path) -> Callable[[], object]:
     return step
 
 
-def first_batch(sources: dict[str, Path]) -> dict[str, float]:
-    """Milliseconds from construction to the first batch, in fresh processes, after the imports."""
+def first_batch(sources: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Milliseconds from construction to the first batch, in fresh processes, after the imports.
+
+    By the clock, and of the CPU time of the thread that asks: kernels load beside it.
+    """
     script = (
         "import sys, json, time, torch; from cuvee.streaming import StreamingLoader\n"
         "sources, weights, packing = json.loads(sys.argv[1])\n"
-        "t = time.perf_counter()\n"
+        "t, u = time.perf_counter(), time.thread_time()\n"
         f"options = dict(sequence_length={L}, global_batch={ROWS}, packing=packing)\n"
         "batches = StreamingLoader(sources, weights, **options)\n"
-        "next(batches); print(1e3 * (time.perf_counter() - t))"
+        "next(batches); print(json.dumps([1e3 * (time.perf_counter() - t), 1e3 * (time.thread_time() - u)]))"
     )
-    found = {}
+    found: dict[str, dict[str, float]] = {"first_batch_ms": {}, "first_batch_cpu_ms": {}}
     for packing in ("concat", "best_fit"):
         given = json.dumps([{name: str(folder) for name, folder in sources.items()}, WEIGHTS, packing])
-        runs = [
-            float(
-                subprocess.run([sys.executable, "-c", script, given], capture_output=True, check=True).stdout
-            )
-            for _ in range(5)
-        ]
-        found[packing] = float(np.median(runs))
+        command = [sys.executable, "-c", script, given]
+        runs = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(5)]
+        for name, value in zip(found, np.median(runs, axis=0).tolist(), strict=True):
+            found[name][packing] = value
     return found
 
 
-def resume(sources: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Milliseconds from load_state_dict to the next batch, by packing and rows drawn of each domain."""
-    found: dict[str, dict[str, float]] = {}
+def resume(sources: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
+    """Milliseconds from load_state_dict to the next batch, by packing and rows drawn of each domain.
+
+    By the clock, and of CPU time: a machine with other work to do adds to the first alone.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {"resume_ms": {}, "resume_cpu_ms": {}}
     for packing in ("concat", "best_fit"):
         for n_rows in (10, 10**6, 10**9):
             state = loader(sources, packing=packing).state_dict()
@@ -215,21 +223,28 @@ def resume(sources: dict[str, Path]) -> dict[str, dict[str, float]]:
             times = []
             for _ in range(5):
                 resumed = loader(sources, packing=packing)
-                begin = time.perf_counter()
+                begin = np.array([time.perf_counter(), time.process_time()])
                 resumed.load_state_dict(state)
                 next(resumed)
-                times.append(1e3 * (time.perf_counter() - begin))
-            found.setdefault(packing, {})[str(n_rows)] = float(np.median(times))
+                times.append(1e3 * (np.array([time.perf_counter(), time.process_time()]) - begin))
+            for name, value in zip(found, np.median(times, axis=0).tolist(), strict=True):
+                found[name].setdefault(packing, {})[str(n_rows)] = value
     return found
 
 
 def state_and_fill(sources: dict[str, Path]) -> dict[str, Any]:
-    """Bytes of a state in mid-run, and what part of best_fit's rows is no padding."""
-    batches = loader(sources, packing="best_fit", max_epochs=1, emit=("input_ids",))
-    for _ in range(2000):
-        if next(batches, None) is None:
-            break
-    return {"state_bytes": len(json.dumps(batches.state_dict())), "fill": batches.stats()["fill"]}
+    """Bytes of a state in mid-run, and what part of the rows of best_fit's whole epoch is no padding."""
+    n_bytes: dict[str, int] = {}
+    for packing in ("concat", "best_fit", "vsl"):
+        batches = loader(sources, packing=packing, max_epochs=1, emit=("input_ids",))
+        for _ in range(100):
+            next(batches)
+        n_bytes[packing] = len(json.dumps(batches.state_dict()))
+        if packing == "best_fit":
+            for _ in batches:
+                pass
+            fill = batches.stats()["fill"]
+    return {"state_bytes": n_bytes, "fill": fill}
 
 
 def planning(sources: dict[str, Path]) -> dict[str, float]:
@@ -327,14 +342,15 @@ def anonymous_mb() -> float:
 # What a run measures, and how much of it with --quick; "peers" come last in `main`.
 PARTS: dict[str, Callable[[dict[str, Path], Path, bool], dict[str, Any]]] = {
     "speeds": lambda sources, folder, quick: speeds(sources, folder, 1000 if quick else 6000),
-    "first_batch": lambda sources, _, __: {"first_batch_ms": first_batch(sources)},
-    "resume": lambda sources, _, __: {"resume_ms": resume(sources)},
+    "first_batch": lambda sources, _, __: first_batch(sources),
+    "resume": lambda sources, _, __: resume(sources),
     "state": lambda sources, _, __: state_and_fill(sources),
     "plan": lambda sources, _, __: planning(sources),
     "order": lambda sources, _, quick: order(sources, n_steps=20 if quick else 200),
     "memory": lambda sources, _, quick: {
         "rss_growth_mb": memory_growth(sources, 5_000 if quick else 100_000)
     },
+    "fetches": lambda _, __, ___: fetches(),
     "peers": lambda _, __, ___: {},
 }
 

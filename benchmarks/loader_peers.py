@@ -25,16 +25,19 @@ PACKAGES = {
 WORKERS = 0, 1  # processes (torchdata: threads) besides: none, as our inline executor, and one
 
 
-def peers(folder: Path, cpu_seconds: float) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def peers(
+    folder: Path, wanted: Sequence[str], cpu_seconds: float
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Each peer's figures by name, "torchdata" or "torchdata, 1 worker"; and the reasons of those absent.
 
     Args:
         folder: `weights.json` and NAME.bin of each domain, uint16; peers write their own formats beside them.
+        wanted: names in PACKAGES.
         cpu_seconds: of each measurement.
     """
     found: dict[str, dict[str, Any]] = {}
     absent: dict[str, str] = {}
-    for n_workers, peer in product(WORKERS, PACKAGES):
+    for n_workers, peer in product(WORKERS, wanted):
         name = f"{peer}, {n_workers} worker" if n_workers else peer
         try:
             found[name] = run_peer(peer, folder, n_workers, cpu_seconds)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..mixing.design import caps as design_caps
 from ..mixing.design import project_to_capped_simplex, sample_design
+from ..mixing.landscape import Landscape, survey
 from ..mixing.mixer import Mixer
 from ..mixing.objective import Objective
 from ..mixing.recommend import Recommendation, recommend
@@ -27,12 +28,13 @@ from .progress import RunProgress
 from .proxy_search import ProxySearch, rungs_of, search_arguments, vocab_size_of
 from .proxy_work import TrainingTask, model_shape, read_results, run_training, training_config
 from .recipe import Mix, Recipe
-from .run_directory import write_json, written_whole
+from .run_directory import read_json, write_json, written_whole
 from .tokenizing import claim, open_stores
 
 NGRAM_TOKENS = 4_000_000
 """Tokens of each domain that the n-gram proxies count: enough for their ranking, and bounded in memory."""
 
+LANDSCAPE = "landscape.json"
 Floats = NDArray[np.float64]
 
 
@@ -78,7 +80,7 @@ def choose_mixture(
 ) -> Choice:
     """Train the proxies that are missing and recommend a mixture.
 
-    Writes ``mix/proxies.parquet`` and ``mix/mixture.json``.
+    Writes ``mix/proxies.parquet``, ``mix/mixture.json`` and ``mix/landscape.json``.
 
     Raises:
         InputError: the budget needs more epochs than `max_epochs` allows, or proxies failed.
@@ -115,7 +117,18 @@ def choose_mixture(
         "tokens_hash": tokens_hash,
     }
     write_json(folder / "mixture.json", _mixture_file(choice) | facts)
+    found = _survey(section, recipe.seed, choice, mixer, natural, upper)
+    write_json(folder / LANDSCAPE, found.to_dict())
     return choice
+
+
+def read_landscape(run_dir: Path) -> Landscape | None:
+    """What the mixer of a run believes around its recommendation; None where no mixture was chosen.
+
+    A run directory of an earlier version has none either: run there again, and it is written.
+    """
+    path = run_dir / "mix" / LANDSCAPE
+    return Landscape.from_dict(read_json(path)) if path.exists() else None
 
 
 def target_tokens(recipe: Recipe) -> int:
@@ -244,6 +257,18 @@ def _choose(
         ngram.losses(runs.weights, n_tokens),
         runs.notes,
     )
+
+
+def _survey(
+    section: Mix, seed: int, choice: Choice, mixer: Mixer, natural: Floats, upper: Floats
+) -> Landscape:
+    """What the mixer believes around its recommendation; a candidate that is not recommended is marked."""
+    recommended, candidate = (
+        [of[domain] for domain in choice.domains]
+        for of in (choice.recommendation.weights, choice.recommendation.candidate)
+    )
+    others = {} if candidate == recommended else {"candidate": candidate}
+    return survey(mixer, choice.objective, recommended, natural, upper, section.trust_region, seed, others)
 
 
 def _objective(section: Mix, domains: Sequence[str], natural: Floats, runs: RunTable | None) -> Objective:

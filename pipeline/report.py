@@ -14,6 +14,7 @@ from .report_examples import duplicate_section, example_section
 from .report_filters import filter_pages
 from .report_funnel import funnel_section
 from .report_html import Html, count, counted, element, join, megabytes, share
+from .report_landscape import landscape_section
 from .report_mixture import domain_section, proxy_section
 from .report_online import online_section
 from .report_rows import RunRows, read_run
@@ -58,6 +59,7 @@ def render(outcome: Outcome) -> str:
         "Examples": example_section(rows),
         "Domains and mixture": domain_section(outcome),
         "Evidence from proxies": proxy_section(outcome),
+        "Around the recommendation": landscape_section(outcome),
         "Training race": training_section(outcome.comparison),
         "Online mixture": online_section(outcome),
         "Inputs": input_section(outcome, rows),

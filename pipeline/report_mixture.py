@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ..mixing.design import caps
-from .mixture import Choice, target_tokens
+from .mixture import Choice, read_landscape, target_tokens
 from .outcome import Outcome
 from .report_html import Html, count, counted, decimal, element, join, paragraph, share, table
-from .report_plots import BLUE, MIXTURES, ORANGE, bars, bars_height, horizontal, plot
+from .report_mixture_plots import LOSS, agreement
+from .report_plots import BLUE, MIXTURES, ORANGE, bars, bars_height, horizontal, label, plot
 
 Floats = NDArray[np.float64]
-LOSS = "nats per token"
+MAX_METRICS = 24  # figures of single metrics
+NORMAL_90, NORMAL_95 = 1.645, 1.960  # half widths of central intervals, in standard deviations
 AMOUNTS = {
     "n_docs": "documents to train on",
     "n_tokens": "tokens to train on",
@@ -76,9 +78,33 @@ def _shares_plot(outcome: Outcome) -> Html:
         for name, weights in mixtures.items()
     ]
     height = bars_height(len(domains)) if len(mixtures) == 1 else 90 + 46 * len(domains)
-    title = "share of the tokens (%)" if outcome.choice is None else "share of the training tokens (%)"
-    layout = horizontal(len(domains), title, barmode="group", height=height)
-    return plot(traces, "Tokens of each domain, by mixture.", **layout)
+    if outcome.choice is None:
+        layout = horizontal(len(domains), "share of the tokens (%)", height=height)
+        return plot(traces, "Tokens of each domain.", **layout)
+    largest = max(weight for weights in mixtures.values() for weight in weights.values())
+    caption = "Tokens of each domain, by mixture."
+    if marks := _cap_marks(outcome, domains, n_tokens, largest):
+        traces.append(marks)
+        caption += " A line is a domain's cap; a cap far to the right of all bars is left out."
+    layout = horizontal(len(domains), "share of the training tokens (%)", barmode="group", height=height)
+    return plot(traces, caption, **layout)
+
+
+def _cap_marks(outcome: Outcome, domains: list[str], n_tokens: Floats, largest: float) -> go.Scatter | None:
+    """Lines at the caps that are near enough to the largest weight to leave the bars their length."""
+    upper = caps(n_tokens, target_tokens(outcome.loaded.recipe), _max_epochs(outcome)).tolist()
+    near = [(domain, cap) for domain, cap in zip(domains, upper, strict=True) if cap <= 1.3 * largest]
+    if not near:
+        return None
+    return go.Scatter(
+        x=[100 * cap for _, cap in near],
+        y=[label(domain) for domain, _ in near],
+        name="cap",
+        mode="markers",
+        marker={"symbol": "line-ns-open", "size": 34, "color": "#1F2933", "line": {"width": 2}},
+        hovertemplate="%{y}: cap %{x:.1f} %<extra></extra>",
+        cliponaxis=False,
+    )
 
 
 def _tokens_table(outcome: Outcome) -> Html:
@@ -170,10 +196,9 @@ def proxy_section(outcome: Outcome) -> Html | None:
     lead = paragraph(
         f"{count(runs.n_runs)} small models (proxies) were trained, each on a mixture of its own. The losses "
         "of each are predicted from all the others: only what predicts the unseen can be believed. On the "
-        "diagonal, prediction and observation agree; horizontal lines are one standard deviation."
+        "diagonal, prediction and observation agree; horizontal lines are central 90\u00a0% intervals."
     )
     observed = choice.objective(runs.metrics, runs.metric_names)
-    predicted = choice.objective(choice.predicted, runs.metric_names)
     ngram = choice.objective(choice.ngram, runs.metric_names)
     told = (
         f"Predicted and observed objectives have the rank correlation {evidence.rank_correlation:.2f} "
@@ -181,17 +206,39 @@ def proxy_section(outcome: Outcome) -> Html | None:
         f"which costs nothing to train, ranks the same mixtures at {spearman(ngram, observed):.2f}."
     )
     whole = [
-        _agreement("objective, predicted from the other proxies", predicted, observed, None, BLUE, True),
-        _agreement("objective, n-gram proxy", ngram, observed, None, ORANGE, False),
+        _objective_agreement(outcome, choice, observed),
+        agreement("objective, n-gram proxy", ngram, observed, None, ORANGE, False),
     ]
-    each = [
-        _agreement(name, choice.predicted[:, j], runs.metrics[:, j], choice.predicted_std[:, j], BLUE, True)
-        for j, name in enumerate(runs.metric_names)
-    ]
-    parts = [lead, paragraph(told), element("div", *whole, class_="multiples")]
-    parts += [Html("<h3>Each domain</h3>"), element("div", *each, class_="multiples"), _fit_table(choice)]
+    parts = [lead, paragraph(told), element("div", *whole, class_="multiples"), *_metrics(choice)]
     parts += [element("p", note, class_="note") for note in choice.notes]
     return join(parts)
+
+
+def _objective_agreement(outcome: Outcome, choice: Choice, observed: Floats) -> Html:
+    """The objective's left-out predictions, with the intervals that the run stored of them."""
+    predicted = choice.objective(choice.predicted, choice.runs.metric_names)
+    landscape, widths = read_landscape(outcome.run_dir), None
+    if landscape is not None:
+        low, high = np.array(landscape.left_out.low), np.array(landscape.left_out.high)
+        widths = np.maximum(predicted - low, 0), np.maximum(high - predicted, 0)
+    name = "objective, predicted from the other proxies"
+    return agreement(name, predicted, observed, widths, BLUE, True)
+
+
+def _metrics(choice: Choice) -> list[Html]:
+    """A figure of each metric, and of many those that are ranked the worst; a table of all."""
+    observed, names = choice.runs.metrics, choice.runs.metric_names
+    ranks = [spearman(choice.predicted[:, j], observed[:, j]) for j in range(len(names))]
+    shown = sorted(sorted(range(len(names)), key=lambda j: ranks[j])[:MAX_METRICS])
+    each = []
+    for j in shown:
+        width = NORMAL_90 * choice.predicted_std[:, j]
+        each.append(agreement(names[j], choice.predicted[:, j], observed[:, j], (width, width), BLUE, True))
+    parts = [Html("<h3>Each domain</h3>"), element("div", *each, class_="multiples")]
+    if len(shown) < len(names):
+        told = f"Drawn are the {len(shown)} of {len(names)} domains whose losses are ranked the worst."
+        parts.append(element("p", told, class_="note"))
+    return [*parts, _fit_table(choice)]
 
 
 def spearman(a: Floats, b: Floats) -> float:
@@ -205,33 +252,6 @@ def spearman(a: Floats, b: Floats) -> float:
     return round(float(ranks[0] @ ranks[1]) / norm, 12) if norm else 0.0
 
 
-def _agreement(
-    name: str, predicted: Floats, observed: Floats, std: Floats | None, color: str, with_diagonal: bool
-) -> Html:
-    """A scatter of observed over predicted losses."""
-    points = go.Scatter(
-        x=predicted.tolist(),
-        y=observed.tolist(),
-        mode="markers",
-        marker={"color": color, "size": 8, "opacity": 0.85},
-        error_x=None
-        if std is None
-        else {"array": std.tolist(), "color": "#9AA3AD", "thickness": 1, "width": 0},
-        customdata=list(range(len(observed))),
-        hovertemplate="proxy %{customdata}: predicted %{x:.3f}, observed %{y:.3f}<extra></extra>",
-    )
-    ends = [float(min(predicted.min(), observed.min())), float(max(predicted.max(), observed.max()))]
-    line = {"color": "#1F2933", "width": 1, "dash": "dash"}
-    diagonal = go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip")
-    layout = {
-        "xaxis": {"title": {"text": f"predicted ({LOSS})"}, "nticks": 6},
-        "yaxis": {"title": {"text": f"observed ({LOSS})"}, "nticks": 6},
-        "showlegend": False,
-    }
-    figure = plot([diagonal, points] if with_diagonal else [points], "", 260, name=name, **layout)
-    return element("div", element("h4", name), figure)
-
-
 def _fit_table(choice: Choice) -> Html:
     observed, names = choice.runs.metrics, choice.runs.metric_names
     lines = []
@@ -239,13 +259,20 @@ def _fit_table(choice: Choice) -> Html:
         error = float(np.sqrt(np.mean((choice.predicted[:, j] - observed[:, j]) ** 2)))
         ranks = [f"{spearman(found[:, j], observed[:, j]):.2f}" for found in (choice.predicted, choice.ngram)]
         spread = f"{observed[:, j].min():.3f} to {observed[:, j].max():.3f}"
-        lines.append([name, spread, f"{error:.3f}", f"{choice.predicted_std[:, j].mean():.3f}", *ranks])
+        std = choice.predicted_std[:, j]
+        inside = [
+            share(float(np.mean(np.abs(choice.predicted[:, j] - observed[:, j]) <= width * std)))
+            for width in (1.0, NORMAL_95)
+        ]
+        lines.append([name, spread, f"{error:.3f}", f"{std.mean():.3f}", *inside, *ranks])
     header = (
         "domain",
         f"observed losses ({LOSS})",
         "error of prediction (root mean square)",
         "standard deviation it claims",
+        "observed in its 68\u00a0%",
+        "in its 95\u00a0%",
         "rank correlation",
         "rank correlation of n-gram",
     )
-    return table("lrrrrr", header, lines)
+    return table("lrrrrrrr", header, lines)

@@ -17,8 +17,10 @@ def recipe_schema() -> dict[str, Any]:
     """The schema of a recipe that may use any operator of this installation.
 
     >>> entries = recipe_schema()["$defs"]["Recipe"]["properties"]["curate"]["items"]["anyOf"]
-    >>> {"const": "pii"}.items() <= entries[-2].items(), entries[-1]["required"]
-    (True, ['pii'])
+    >>> any(entry.get("const") == "pii" for entry in entries)
+    True
+    >>> any(entry.get("required") == ["pii"] for entry in entries)
+    True
     """
     known = operators()
     models: list[type[BaseModel]] = [Recipe, *known.values()]

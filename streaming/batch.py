@@ -1,7 +1,7 @@
 """What a trainer gets in each step."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -11,6 +11,7 @@ FieldName = Literal[
     "input_ids", "labels", "position_ids", "cu_seqlens", "max_seqlen", "domain_ids", "row_ids", "weights"
 ]
 _ABSENT: Any = None  # a field that was not asked for
+_ABOUT = ("step", "first_row", "is_selected")
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 
 
@@ -37,6 +38,7 @@ class Batch:
         weights: float32, (rows,), of each row in the loss: 1, or the domain's weight in `objective` over the
             weight that it was drawn with.
         first_row: of the rank's batch, which row is the first here; not 0 in a micro-batch.
+        is_selected: these are rows that were kept of a super-batch, not its candidates.
     """
 
     step: int
@@ -49,10 +51,11 @@ class Batch:
     row_ids: "Tensor" = _ABSENT
     weights: "Tensor" = _ABSENT
     first_row: int = 0
+    is_selected: bool = False
 
     def keys(self) -> list[str]:
         """The names of what was asked for."""
-        names = [field.name for field in fields(self) if field.name not in ("step", "first_row")]
+        names = [field.name for field in fields(self) if field.name not in _ABOUT]
         return [name for name in names if getattr(self, name) is not None]
 
     def __getitem__(self, name: str) -> Any:
@@ -67,7 +70,7 @@ class Batch:
             for name in self.keys()
             for value in [self[name]]
         }
-        return Batch(self.step, **moved, first_row=self.first_row)
+        return replace(self, **moved)
 
     def micro_batches(self, n_rows: int) -> "Iterator[Batch]":
         """The rows in slices of `n_rows`, views of this batch: what gradient accumulation goes through.
@@ -89,4 +92,4 @@ class Batch:
                 low, high = begin * length, (begin + n_rows) * length
                 inside = (self.cu_seqlens >= low) & (self.cu_seqlens <= high)
                 part["cu_seqlens"] = self.cu_seqlens[inside] - low
-            yield Batch(self.step, **part, first_row=self.first_row + begin)
+            yield replace(self, **part, first_row=self.first_row + begin)

@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, largest_remainder
 from ..kernels.gather import TokenLayout
+from .arguments import check_counts, check_not_grown, check_packing, check_vsl
 from .assemble import Assembler
-from .batch import FIELDS, Batch, FieldName
+from .batch import Batch, FieldName
 from .curriculum import LengthPlanner, domains_by_length
 from .decomposition import Vsl
 from .domains import DomainMaker
@@ -34,7 +35,7 @@ from .integrity import Verifier
 from .lookahead import MAX_STEPS_AHEAD, fetched_ahead
 from .mixture_file import read_mixture
 from .online import Online, OnlineMixing
-from .packing import PACKINGS, PackingName
+from .packing import PackingName
 from .plan import Bounds, Cursor, Domain, Planner
 from .policies import Policy
 from .processes import WorkerProcesses
@@ -44,26 +45,13 @@ from .schedule import Ramp, WeightSchedule, bounds_of
 from .selectors import Selector
 from .sources import Source, open_sources, shards_of
 from .state import decode, encode, given_weights, saved_growths
+from .stats import Stats, stats_of
 from .superbatch import Superbatches
 from .warm_up import kernels
-from .weights import WeightUnit, check_names, epoch_caps, shares_of, token_weights
+from .weights import WeightUnit, epoch_caps, shares_of, token_weights
 
 # From this many tokens of a rank's batch on, a thread's hand-over (some 0.1 ms) is a small part of the work.
 N_TOKENS_FOR_THREAD = 2**18
-
-
-class Stats(TypedDict):
-    """What `StreamingLoader.stats` returns: plain JSON values, over the global batches handed out so far."""
-
-    step: int
-    n_tokens: dict[str, int]
-    n_padding: dict[str, int]
-    fill: float
-    token_shares: dict[str, float]
-    epochs: dict[str, float]
-    weights: dict[str, float]
-    events: list[dict[str, int | str]]
-    left_out: dict[str, float]
 
 
 class StreamingLoader:
@@ -158,14 +146,14 @@ class StreamingLoader:
         policy: OnlineMixing | str | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        _check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
+        check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
         if window is not None and window < 1:
             raise ValueError(f"window is {window}; it must be at least 1 shard")
         vsl = Vsl() if packing == "vsl" else packing if isinstance(packing, Vsl) else None
         name_of_packing: PackingName = "vsl" if isinstance(packing, Vsl) else packing
-        _check_packing(name_of_packing, emit, mask_boundaries)
+        check_packing(name_of_packing, emit, mask_boundaries)
         if vsl is not None:
-            _check_vsl(schedule=schedule, floors=floors, ceilings=ceilings, verify=verify, policy=policy)
+            check_vsl(schedule=schedule, floors=floors, ceilings=ceilings, verify=verify, policy=policy)
         if isinstance(weights, str | Path):
             weights, its_epochs = read_mixture(weights)
             max_epochs = its_epochs if max_epochs is None else max_epochs
@@ -328,7 +316,7 @@ class StreamingLoader:
             ValueError: world_size does not divide it; at_step was handed out already, or lies before the
                 last change.
         """
-        _check_counts(self.sequence_length, global_batch, self._rank, self._world_size)
+        check_counts(self.sequence_length, global_batch, self._rank, self._world_size)
         at_step = self._future(at_step)
         self._replan(lambda: self._planner.resize(at_step, global_batch))
 
@@ -341,7 +329,11 @@ class StreamingLoader:
         reward_per_row: Any = None,
         domain_losses: Mapping[str, float] | None = None,
     ) -> None:
-        """Tell the policy how training went; one of the four. Microseconds, and no wait for a device.
+        """Tell the policy, or the selector of super-batches, how training went; one of the four.
+
+        Microseconds, and no wait for a device. A selector that learns from rows trained on sees those of the
+        batches that `select` gave before it chooses next, on rank 0 for all; reports are heard for MAX_OPEN
+        selections.
 
         May be called from any thread, late (up to MAX_LATE steps), in any order, for some batches only or
         never. What is not finite is left out and counted; a row that was reported already is not counted
@@ -357,17 +349,24 @@ class StreamingLoader:
             domain_losses: of held-out tokens, by domain (some or all), for a policy that reads those; without
                 a batch. Ranks' losses are averaged.
         Raises:
-            ValueError: there is no policy, it reads something else, or a shape is not the batch's.
+            ValueError: there is neither a policy nor super-batches, the policy reads something else, or a
+                shape is not the batch's.
         """
-        if self._online is None:
+        if self._online is None and self._superbatches is None:
             raise ValueError("feedback: this loader has no policy; make it with policy='mirror_descent'")
-        told = {
+        given = {
             "loss_per_row": loss_per_row,
             "loss_per_token": loss_per_token,
             "reward_per_row": reward_per_row,
             "domain_losses": domain_losses,
         }
-        self._online.tell(batch, self.step, {name: each for name, each in told.items() if each is not None})
+        told = {name: each for name, each in given.items() if each is not None}
+        if self._online is not None:
+            self._online.tell(batch, self.step, told)
+        elif batch is None or list(told) not in (["loss_per_row"], ["loss_per_token"]):
+            raise ValueError("feedback: selectors learn from a batch and loss_per_row or loss_per_token")
+        if self._superbatches is not None and batch is not None:
+            self._superbatches.tell(batch, told)
 
     def superbatches(
         self, factor: int, method: str | Selector = "random", *, requeue: int = 0, **parameters: Any
@@ -437,27 +436,9 @@ class StreamingLoader:
         padding. `left_out` is the part of a domain's tokens that no row has: with vsl, targets of nothing and
         remainders; else less than two rows, counted as 0.
         """
-        cursor = self._cursor()
-        shares, room = self._planner.shares_at(cursor), self.sequence_length
-        drawn = dict(zip(self._stores, self._planner.drawn(cursor), strict=True))
-        ours = {name: k for k, name in enumerate(self._stores)}
-        total = max(1, cursor.n_rows)
-        events: list[dict[str, int | str]] = [
-            {"step": e.step, "domain": e.domain, "event": e.what} for e in cursor.events
-        ]
-        for found in self._verifier.quarantined if self._verifier else ():
-            event = f"quarantined {found.shard}"
-            events.append({"step": found.step, "domain": found.domain, "event": event})
-        return Stats(
-            step=cursor.step,
-            n_tokens={name: drawn[name].n_tokens for name in self.domains},
-            n_padding={name: drawn[name].n_rows * room - drawn[name].n_tokens for name in self.domains},
-            fill=sum(cursor.tokens_drawn) / (total * room) if cursor.n_rows else 1.0,
-            token_shares={name: drawn[name].n_rows / total for name in self.domains},
-            epochs={name: drawn[name].epochs for name in self.domains},
-            weights={name: 0.0 if shares is None else int(shares[ours[name]]) / ROW for name in self.domains},
-            events=events,
-            left_out=self._left_out(),
+        events = self._verifier.quarantined if self._verifier else ()
+        return stats_of(
+            self._planner, self._cursor(), list(self._stores), self.domains, self.sequence_length, events
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -497,26 +478,31 @@ class StreamingLoader:
             state, self._arguments(), self._identities(saved), self._planner.start()
         )
         for _, rows in batch_sizes:
-            _check_counts(self.sequence_length, rows, self._rank, self._world_size)
-        if self._online is not None:
-            self._online.load_state_dict(state["online"], cursor.step)
-        self._superbatch_state = state.get("superbatches")
-        if self._superbatch_state is None:
-            self._superbatches = None
-        elif self._superbatches is not None:
-            self._superbatches.load_state_dict(self._superbatch_state)
+            check_counts(self.sequence_length, rows, self._rank, self._world_size)
         domains: Sequence[Domain] = self._planner.domains
         growths = self._growths
         if isinstance(self._planner, LengthPlanner):
-            _check_not_grown(saved, growths)
+            check_not_grown(saved, growths)
         else:
             now = dict(zip(self._stores, domains, strict=True))
             growths, domains, cursor = self._domain_maker.resumed(saved, cursor, growths, now)
+        superbatches = state.get("superbatches")
+        if self._online is not None:
+            self._online.check_state(state["online"])
+        if superbatches is not None and self._superbatches is not None:
+            self._superbatches.check_state(superbatches)
         self.close()
+        if self._online is not None:
+            self._online.load_state_dict(state["online"], cursor.step)
         self._growths, self._planner.domains = growths, tuple(domains)
         if self._verifier is not None:
             self._verifier.packings = [domain.packing for domain in domains]
         self._planner.schedule, self._planner.batch_sizes = schedule, batch_sizes
+        self._superbatch_state = superbatches
+        if superbatches is None:
+            self._superbatches = None
+        elif self._superbatches is not None:
+            self._superbatches.load_state_dict(superbatches)
         self._begin_at(cursor)
 
     def close(self) -> None:
@@ -657,12 +643,6 @@ class StreamingLoader:
         means = {name: store.n_tokens / max(1, store.n_docs) for name, store in self._stores.items()}
         return token_weights(weights, self._weight_unit, means)
 
-    def _left_out(self) -> dict[str, float]:
-        if not isinstance(self._planner, LengthPlanner):
-            return dict.fromkeys(self.domains, 0.0)
-        found = {domain.name: domain.left_out for domain in self._planner.by_length}
-        return {name: found[name] for name in self.domains}
-
     def _may_exhaust(self) -> bool:
         """Whether weights, now or later, are all of domains with a limit."""
         limited = np.array([cap is not None for cap in self._max_epochs.values()])
@@ -696,56 +676,3 @@ class StreamingLoader:
             }
             for name, store in self._stores.items()
         }
-
-
-def _check_counts(
-    sequence_length: int, global_batch: int, rank: int, world_size: int, prefetch: int = 0, workers: int = 0
-) -> None:
-    for name, value in (
-        ("sequence_length", sequence_length),
-        ("global_batch", global_batch),
-        ("world_size", world_size),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    for name, value in (("prefetch", prefetch), ("workers", workers)):
-        if value < 0:
-            raise ValueError(f"{name} is {value}; it must be at least 0")
-    if global_batch % world_size:
-        raise ValueError(f"world_size {world_size} does not divide global_batch {global_batch}")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank is {rank}; with world_size {world_size} it must lie in [0, {world_size})")
-
-
-def _check_packing(packing: str, emit: Sequence[str], mask_boundaries: bool) -> None:
-    check_names("packing", [packing], PACKINGS, "packing")
-    check_names("emit", emit, FIELDS, "field")
-    if "input_ids" not in emit:
-        raise ValueError(f"emit: {tuple(emit)} lacks 'input_ids'; a batch always has them")
-    if packing in ("best_fit", "vsl") and not mask_boundaries:
-        raise ValueError(
-            f"mask_boundaries: {packing} puts documents side by side in no order that a label could follow; "
-            "leave it True, or pack by 'concat'"
-        )
-
-
-def _check_vsl(*, schedule: object, floors: object, ceilings: object, verify: bool, policy: object) -> None:
-    if isinstance(schedule, WeightSchedule):
-        raise ValueError("schedule: vsl takes weights by steps, [(step, weights), ...], no WeightSchedule")
-    for name, value in (
-        ("floors", floors),
-        ("ceilings", ceilings),
-        ("verify", verify),
-        ("policy", policy),
-    ):
-        if value:
-            raise ValueError(f"{name}: not supported with packing 'vsl'; leave it out, or pack by 'best_fit'")
-
-
-def _check_not_grown(saved: Mapping[str, Growth], now: Mapping[str, Growth]) -> None:
-    for name, growth in saved.items():
-        if growth != now[name]:
-            raise ValueError(
-                f"state: domains.{name} had {growth.n_shards[-1]} shards and has {now[name].n_shards[-1]}; "
-                "vsl cannot go on with appended shards, give the shards that the run had"
-            )

@@ -8,6 +8,7 @@ when is an append-only list, and a run is a function of it: see `read_weight_log
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -252,26 +253,35 @@ class Online:
             },
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], next_step: int) -> None:
-        """Go on where `state_dict` was taken; the loader checks `identity` before.
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse what `load_state_dict` could not load; nothing is changed.
 
         Raises:
-            ValueError: the log does not have the reports of the state.
+            ValueError: the log does not have the reports of the state, or the policy refuses it.
         """
+        self._log_lines(state["n_reports"])
+        deepcopy(self.policy).load_state_dict(state["policy"])
+
+    def load_state_dict(self, state: Mapping[str, Any], next_step: int) -> None:
+        """Go on where `state_dict` was taken; the loader checks `identity` and the state before."""
         rows = [state["domains"].get(name, [0, 0, 0]) for name in self._names]
         totals = np.array(
             [*(row[0] for row in rows), *(row[1] for row in rows), state["n_ignored"]], np.int64
         )
-        self._check_log(state["n_reports"])
+        self._cut_log(state["n_reports"])
         self.policy.load_state_dict(state["policy"])
         self.n_reports, self._drawn = state["n_reports"], np.array([row[2] for row in rows], np.int64)
         # The sum over ranks is rank 0's to hold.
         self.feedback.restart(totals if self._ranks.rank == 0 else np.zeros_like(totals), next_step)
 
-    def _check_log(self, n_reports: int) -> None:
-        """Cut off what an interrupted run logged after the state was taken."""
+    def _log_lines(self, n_reports: int) -> list[str]:
+        """What the log holds, where a run with so many reports goes on with one.
+
+        Raises:
+            ValueError: fewer reports.
+        """
         if self.mixing.log is None or self._ranks.rank or not n_reports:
-            return
+            return []
         path = Path(self.mixing.log)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         if len(lines) < n_reports + 1:
@@ -279,7 +289,13 @@ class Online:
                 f"policy: {path} has {len(lines)} lines, and the state comes after {n_reports} reports; give "
                 "the log of the run that was saved, or another file's name and none"
             )
-        if len(lines) > n_reports + 1:
+        return lines
+
+    def _cut_log(self, n_reports: int) -> None:
+        """Cut off what an interrupted run logged after the state was taken."""
+        lines = self._log_lines(n_reports)
+        if self.mixing.log is not None and len(lines) > n_reports + 1:
+            path = Path(self.mixing.log)
             temporary = path.with_name(path.name + ".cut")
             temporary.write_text("".join(lines[: n_reports + 1]))
             temporary.replace(path)

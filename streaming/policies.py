@@ -107,7 +107,9 @@ class MirrorDescent(Policy):
     its marginal gain is above the mean of the weights and shrinks while it is below, by a factor within
     1 +- `rate` a report. Noise that no training removes has no slope. A slope that cannot be told from noise
     counts as none (it is scaled by 1 - (standard error / slope)**2), and steps are the smaller the larger the
-    standard errors are beside the gains.
+    standard errors are beside the gains. That a domain is worth less than the mean counts only as far as its
+    own standard error allows (a step down is scaled by 1 / (1 + standard error / mean gain)): one that noise
+    hides drifts to its prior, for a domain that is starved brings no evidence back.
 
     "validation" is the slope of held-out losses, which reports hold then in place of those trained on.
 
@@ -235,8 +237,10 @@ class MirrorDescent(Policy):
             slopes, errors = self.slopes()
             gain, error = self.prior * slopes, self.prior * errors
             mean = float(weights @ gain)
-            scale = mean + float(weights @ error)
-            return (gain - mean) / scale if mean > 0 else np.zeros_like(gain)
+            if mean <= 0:
+                return np.zeros_like(gain)
+            above = (gain - mean) / (mean + float(weights @ error))
+            return np.where(above < 0, above * (mean / (mean + error)), above)
         level = self._level()
         known = self.n_seen > 0
         spread = float(level[known].std())

@@ -135,7 +135,11 @@ class Selector(ABC):
         """k >= 1 distinct rows in any order, and the weight of each."""
 
     def observe(self, trained: Candidates) -> None:  # noqa: B027 (most methods learn nothing)
-        """Learn from rows that were trained on, their losses among the fields."""
+        """Learn from rows that were trained on, their losses among the fields and all of them finite.
+
+        The rows of one selection, or some of them, as candidates were: called with what was reported since
+        the last selection, before the next one.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON, enough to go on exactly; arrays as base64 of their little-endian bytes."""

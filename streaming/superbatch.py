@@ -3,10 +3,12 @@
 All ranks see the plan of all rows; each scores its own. Scores go to rank 0 in one collective, the choice is
 made there, once, and comes back as whole numbers. Rank r trains on the r-th part of the chosen rows in
 global order: the batch does not depend on the number of ranks, and whoever trains on a row copies it anew.
+Losses that are reported of the rows kept reach the selector before it chooses next.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Self
 
@@ -20,6 +22,7 @@ from .orders import stream_key
 from .packing import ranges
 from .ranks import Ranks
 from .selectors import Candidates, Selection, Selector, load_selector
+from .trained_rows import TrainedRows
 from .warm_up import kernels
 
 Ints = NDArray[np.int64]
@@ -68,6 +71,7 @@ class Superbatches:
         self._selectors = {self._default: selector_of(method, parameters or {})}
         self._requeue = requeue
         self._queue: RankRows | None = None
+        self._trained = TrainedRows()
         self.n_candidates, self.n_kept = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
 
     def __iter__(self) -> Self:
@@ -124,18 +128,20 @@ class Superbatches:
             owners: the candidates of each rank.
             values: of this rank's: float32, (rows, width) each.
         """
-        nothing = np.empty((owners[self._ranks.rank].size, 0), np.float32)
-        gathered = self._ranks.to_first(np.concatenate([nothing, *values.values()], axis=1))
+        n_mine, trained = owners[self._ranks.rank].size, None
+        table = np.concatenate([np.empty((n_mine, 0), np.float32), *values.values()], axis=1)
+        gathered = self._ranks.to_first(np.concatenate([table.ravel(), self._trained.take()]))
         answer, error = np.full(2 * k, -1, np.int64), None
         if self._ranks.rank == 0:
             try:
+                self._trained.observe([found[table.size :] for found in gathered])
+                tables = [found[: table.size].reshape(table.shape) for found in gathered]
                 widths = {name: value.shape[1] for name, value in values.items()}
-                found = selector.select(
-                    self._candidates(rows, owners, gathered, widths),
-                    k,
-                    np.random.default_rng([self._seed, rows.step, STREAM]),
-                )
-                answer = np.concatenate([found.indices, found.weights.view(np.int32).astype(np.int64)])
+                candidates = self._candidates(rows, owners, tables, widths)
+                random = np.random.default_rng([self._seed, rows.step, STREAM])
+                chosen = selector.select(candidates, k, random)
+                trained = candidates.take(chosen.indices)
+                answer = np.concatenate([chosen.indices, chosen.weights.view(np.int32).astype(np.int64)])
             except ValueError as refused:
                 error = refused
         answer = self._ranks.from_first(answer)
@@ -143,7 +149,13 @@ class Superbatches:
             raise error
         if k and answer[0] < 0:
             raise ValueError("select: rank 0 could not choose; its error says why")
+        self._trained.expect(rows.step, selector, k // self._ranks.size, trained)
         return Selection(answer[:k], answer[k:].astype(np.int32).view(np.float32))
+
+    def tell(self, batch: Batch, told: Mapping[str, Any]) -> None:
+        """Take in what `StreamingLoader.feedback` was given of rows kept, for the selector to learn."""
+        if batch.is_selected:
+            self._trained.tell(batch, told)
 
     def _candidates(
         self,
@@ -192,7 +204,13 @@ class Superbatches:
         return self._ranks.size
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain JSON, the same on all ranks. A collective: the selector is rank 0's."""
+        """Plain JSON, the same on all ranks. A collective: the selector is rank 0's.
+
+        The selector learns what was reported so far; of rows selected before, a resumed run reports no more.
+        """
+        taken = self._ranks.to_first(self._trained.take())
+        if self._ranks.rank == 0:
+            self._trained.observe(taken)
         first = self._first_tokens()
         queue: list[list[Any]] = []
         if self._queue is not None:
@@ -211,8 +229,8 @@ class Superbatches:
             "kept": {name: [n_candidates, n_kept] for name, n_candidates, n_kept in counts},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the state was taken.
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse what `load_state_dict` could not load; nothing is changed.
 
         Raises:
             ValueError: factor, requeue or the selector are others than the state's.
@@ -228,10 +246,22 @@ class Superbatches:
                 f"{self._default}; give the saved one"
             )
         for name, found in state["selectors"].items():
+            selector = self._selectors.get(name)
+            (load_selector(name) if selector is None else deepcopy(selector)).load_state_dict(found)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the state was taken.
+
+        Raises:
+            ValueError: as `check_state`; nothing is changed then.
+        """
+        self.check_state(state)
+        for name, found in state["selectors"].items():
             self.selector(name)[1].load_state_dict(found)
         kept = [state["kept"].get(name, [0, 0]) for name in self._names]
         self.n_candidates, self.n_kept = (np.array(column, np.int64) for column in zip(*kept, strict=True))
         self._queue = self._queue_of(state["queue"])
+        self._trained.forget()
 
     def _queue_of(self, queue: Sequence[Sequence[Any]]) -> RankRows | None:
         if not queue:
@@ -287,7 +317,9 @@ class SuperBatch:
     ) -> Batch:
         """This rank's part of the k rows to train on; all ranks call it.
 
-        Its `weights` are the rows' importance in the loss, times those of the loader's objective.
+        Its `weights` are the rows' importance in the loss, times those of the loader's objective. Give its
+        losses to `feedback` for a method that learns from rows trained on ("infobatch" without scores,
+        "multistage" with a predictor).
 
         Args:
             k: rows over all ranks, which they divide; None: the loader's batch.
@@ -326,7 +358,8 @@ def _weighted(batch: Batch, weights: NDArray[np.float32]) -> Batch:
     import torch
 
     importance = torch.from_numpy(weights.copy())
-    return replace(batch, weights=importance if batch.weights is None else batch.weights * importance)
+    product = importance if batch.weights is None else batch.weights * importance
+    return replace(batch, weights=product, is_selected=True)
 
 
 def _table(name: str, values: Any, n_rows: int) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ TINY = (
     "n_layers: 1, d_model: 8, n_heads: 1, d_ff: 16, sequence_length: 16, batch_size: 4, n_tokens: 1024, "
     "validation_tokens: 256"
 )
+TINY_LINES = TINY.replace(", ", "\n  ")
 TOKENIZE = "tokenize: {vocab_size: 300, validation_fraction: 0.1}\n"
 TRAINING = f"""\
 mix:
@@ -47,7 +48,10 @@ mix:
   group_size: 2
   max_epochs: 8
   proxy: {{{TINY}}}
-train: {{{TINY}, n_evaluations: 2}}
+train:
+  {TINY_LINES}
+  n_evaluations: 2
+  online: {{every: 2, lag: 1, factor: 2, method: hard_batches, parameters: {{warm_up: 0}}}}
 """
 
 

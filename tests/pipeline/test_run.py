@@ -82,6 +82,21 @@ def test_the_race_leaves_curves_and_a_verdict(whole_run: WholeRun) -> None:
     assert found["sentence"].split(":")[0] in " ".join(printed.split())
 
 
+def test_the_online_mixture_races_and_leaves_its_weights(whole_run: WholeRun) -> None:
+    run_dir = whole_run.run_dir
+    curves = pq.read_table(run_dir / "train/curves.parquet")
+    assert "online" in set(curves["name"].to_pylist())
+    reports = [
+        json.loads(line) for line in (run_dir / "train/runs/online-0.weights.jsonl").read_text().splitlines()
+    ]
+    assert [report["step"] for report in reports] == [0, *range(2, 2 * 16, 2)]  # 16 steps of two batches each
+    assert all(report["start"] == report["step"] + 1 for report in reports[1:])
+    assert {tuple(report["shares"]) for report in reports} == {tuple(sorted(WORDS))}
+    found = json.loads((run_dir / "train/runs/online-0.json").read_text())
+    assert sum(n for n, _ in found["kept"].values()) == 2 * sum(n for _, n in found["kept"].values()) == 128
+    assert "Online mixture" in (run_dir / "report.html").read_text("utf-8")
+
+
 def test_the_plan_is_the_recipe_with_every_default(whole_run: WholeRun) -> None:
     run_dir = whole_run.run_dir
     plan = json.loads((run_dir / "plan.json").read_text("utf-8"))

@@ -37,7 +37,7 @@ def rows(batches, n: int) -> list[list[int]]:
     return [row for batch in itertools.islice(batches, n) for row in batch.input_ids.tolist()]
 
 
-@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+@pytest.mark.parametrize("packing", ["concat", "crop", "best_fit"])
 def test_rows_of_a_corrupt_shard_are_replaced_and_the_others_stay(sources, packing, caplog) -> None:
     expected = rows(loader(sources, packing=packing), 20)
     corrupt(sources["code"], 1)

@@ -236,6 +236,31 @@ def test_sums_are_exact_however_large() -> None:
     assert _sums(domains, values % 1000, 3).tolist() == [2**60 % 1000 + 1 + 997, 5, 0]
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state["online"]["policy"].pop("fast"), "a MirrorDescent needs"),
+        (lambda state: state["online"]["policy"].update(fast=[1.0]), "state: fast has shape"),
+        (lambda state: state["superbatches"].update(requeue=1), "requeue is 1, here it is 0"),
+        (lambda state: state["superbatches"]["selectors"]["infobatch"].pop("losses"), "state is of method"),
+    ],
+)
+def test_a_state_that_cannot_be_loaded_changes_nothing(sources, spoil, message: str) -> None:
+    def told(n_steps: int) -> StreamingLoader:
+        made = loader(sources)
+        for _, candidates in zip(range(n_steps), made.superbatches(1, "infobatch"), strict=False):
+            batch = candidates.select()
+            made.feedback(batch, loss_per_row=batch.row_ids / 1000 + batch.domain_ids)
+        return made
+
+    ours, state = told(8), json.loads(json.dumps(told(14).state_dict()))
+    before = json.dumps(ours.state_dict())
+    spoil(state)
+    with pytest.raises(ValueError, match=message):
+        ours.load_state_dict(state)
+    assert json.dumps(ours.state_dict()) == before
+
+
 def test_a_replayed_domain_keeps_its_weight(sources) -> None:
     batches = loader(sources, OnlineMixing(parameters=FAST.parameters, every=3, lag=4, replay=["web"]))
     run(batches, 40)

@@ -112,6 +112,21 @@ def test_the_default_leaves_noise_alone_and_the_loss_chases_it() -> None:
         assert low < spent[0] / spent.sum() < high
 
 
+def test_a_domain_whose_slope_noise_hides_goes_back_to_its_prior() -> None:
+    """It fell while it seemed flat; then its reports jump by more than any slope can be."""
+    policy, rng = MirrorDescent(PRIOR), np.random.default_rng(5)
+    tokens = 0.0
+    for report in range(600):
+        tokens += 1e6
+        losses = 2 + 4 * (1 + np.full(4, tokens) / 5e5) ** -0.3
+        losses[0] = 4.0 if report < 100 else 4.0 + rng.normal()
+        policy.observe(losses, TOKENS)
+        if report == 99:
+            fell = policy.weights[0]
+    assert fell < 0.5 * PRIOR[0]
+    assert 0.75 * PRIOR[0] < policy.weights[0] < 1.5 * PRIOR[0]
+
+
 def test_a_step_of_the_default_is_within_its_rate_and_bounds() -> None:
     policy, rng = MirrorDescent(PRIOR, rate=0.1, pull=0, warm_up=2), np.random.default_rng(0)
     for report in range(200):

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from cuvee.streaming import Batch, StreamingLoader
+from cuvee.streaming.epoch_selectors import InfoBatch
+from cuvee.streaming.selectors import Candidates
 from cuvee.streaming.superbatch import joined_batches
 
 L, B = 8, 12
@@ -193,6 +195,90 @@ def test_feedback_of_candidates_counts_and_that_of_the_kept_rows_does_not_count_
     assert sum(tokens for _, tokens, _ in reported.values()) == 2 * B * L
 
 
+class Listener(InfoBatch):
+    """Notes what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[dict[int, float]] = []
+
+    def observe(self, trained: Candidates) -> None:
+        super().observe(trained)
+        if trained.losses is not None:  # InfoBatch looks into its candidates, too
+            assert trained.row_ids is not None
+            self.heard.append(dict(zip(trained.row_ids.tolist(), trained.losses.tolist(), strict=True)))
+
+
+def learning_run(
+    loader: StreamingLoader, n: int, method: str | InfoBatch = "infobatch", **options: Any
+) -> list[list[int]]:
+    """Rows that are kept by a method that sees losses of rows trained on alone."""
+    found = []
+    for _, candidates in zip(range(n), loader.superbatches(2, method, **options), strict=False):
+        batch = candidates.select()
+        loader.feedback(batch, loss_per_row=score(batch))
+        found.append(names(batch))
+    return found
+
+
+def test_the_selector_hears_the_losses_of_the_rows_kept_before_it_chooses_next(sources) -> None:
+    listener = Listener()
+    batches = loader(sources)
+    told = []
+    for _, candidates in zip(range(4), batches.superbatches(2, listener), strict=False):
+        batch = candidates.select()
+        assert [sorted(heard.values()) for heard in listener.heard] == told
+        batches.feedback(candidates.batch, loss_per_row=score(candidates.batch))
+        batches.feedback(batch, loss_per_row=score(batch))
+        told.append(sorted(score(batch).float().tolist()))
+    plain = learning_run(loader(sources), 4)
+    assert plain != run(loader(sources), 4, 2)
+
+
+def test_reports_may_be_late_in_parts_repeated_or_no_numbers(sources) -> None:
+    listener, batches = Listener(), loader(sources)
+    superbatches = batches.superbatches(2, listener)
+    first, second = (next(superbatches).select() for _ in range(2))
+    parts = list(first.micro_batches(4))
+    for part in (parts[2], parts[0], parts[2]):
+        batches.feedback(part, loss_per_row=score(part))
+    losses = score(second)
+    losses[5] = torch.nan
+    batches.feedback(second, loss_per_row=losses)
+    next(superbatches).select()
+    batches.feedback(parts[1], loss_per_token=score(parts[1])[:, None].expand(-1, L))
+    batches.feedback(first, loss_per_row=score(first) + 1)
+    batches.state_dict()
+    told = listener.heard
+    assert [len(heard) for heard in told] == [8, B - 1, 4]
+    assert sorted((told[0] | told[2]).values()) == pytest.approx(sorted(score(first).tolist()))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_together_teach_the_selector_what_one_process_would(sources, world_size: int) -> None:
+    alone = loader(sources)
+    expected, state = learning_run(alone, 6), alone.state_dict()["superbatches"]
+
+    def work(ranks: ThreadRanks) -> tuple[list[list[int]], dict[str, Any]]:
+        mine = loader(sources, rank=ranks.rank, world_size=world_size, ranks=ranks)
+        return learning_run(mine, 6), mine.state_dict()["superbatches"]
+
+    found = on_ranks(world_size, work)
+    assert [[name for rows, _ in found for name in rows[k]] for k in range(6)] == expected
+    assert all(rank_state == state for _, rank_state in found)
+
+
+def test_what_the_selector_learnt_resumes(sources) -> None:
+    expected = learning_run(loader(sources), 6, requeue=1)
+    for stop in range(1, 6):
+        first = loader(sources)
+        assert learning_run(first, stop, requeue=1) == expected[:stop]
+        state = json.loads(json.dumps(first.state_dict()))
+        resumed = loader(sources)
+        resumed.load_state_dict(state)
+        assert learning_run(resumed, 6 - stop, requeue=1) == expected[stop:]
+
+
 def test_wrong_uses_are_named(sources) -> None:
     candidates = next(loader(sources).superbatches(2, "rho"))
     with pytest.raises(ValueError, match="'rho' needs scores and reference_losses of each row"):
@@ -203,6 +289,10 @@ def test_wrong_uses_are_named(sources) -> None:
         candidates.select(25)
     with pytest.raises(ValueError, match="unknown selector 'rnadom'; did you mean 'random'"):
         candidates.select(method="rnadom")
+    batches = loader(sources)
+    batch = next(batches.superbatches(2)).select()
+    with pytest.raises(ValueError, match="selectors learn from a batch and loss_per_row or loss_per_token"):
+        batches.feedback(batch, reward_per_row=np.ones(B))
     candidates.select(method="random")
     with pytest.raises(ValueError, match="were selected already"):
         candidates.select(method="random")
