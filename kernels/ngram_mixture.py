@@ -192,7 +192,7 @@ def _cross_entropy(shares: Floats, p: Floats) -> float:
             loss -= share * np.log(p[r])
         else:
             product *= p[r]
-    return loss - share * np.log(product)
+    return float(loss - share * np.log(product))
 
 
 @kernel
@@ -281,12 +281,13 @@ def _backwards(
     d_taken[:] = 0.0
     d_tokens, d_taken_tokens, d_p1 = np.zeros(len(tokens)), np.zeros(len(tokens)), np.zeros(len(p1))
     rows = np.flatnonzero(d_p2)
-    for r in rows:
-        at, v = t.bigram_context[r], t.bigram_token[r]
-        d = d_p2[r] / (tokens[at] + kappa2)  # by the numerator of p2
-        d_p2[r] = d
+    for i in range(len(rows)):
+        q = rows[i]
+        at, v = t.bigram_context[q], t.bigram_token[q]
+        d = d_p2[q] / (tokens[at] + kappa2)  # by the numerator of p2
+        d_p2[q] = d
         d_taken_tokens[at] += d * p1[v]
-        d_tokens[at] -= d * p2[r]
+        d_tokens[at] -= d * p2[q]
         d_p1[v] += d * (taken_tokens[at] + kappa2)
     _add(t.bigrams, discount, rows, d_p2[rows], gradient)
     d_p2[:] = 0.0
