@@ -1,6 +1,14 @@
-"""Search strategies at equal cost on surfaces of known optimum: what they leave of the possible gain."""
+"""Search strategies at equal cost on surfaces of known optimum: what they leave of the possible gain.
 
-from collections.abc import Callable
+    OMP_NUM_THREADS=1 python -m benchmarks.mixers_regret [--quick] [--first-seed 100] [--case NAME ...]
+
+One JSON line for each case, as soon as it is done. Seeds from 0 are those that are reported; tune on others.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +25,11 @@ from cuvee.mixing.regression import RegMixMixer
 Floats = NDArray[np.float64]
 Strategy = Callable[[SyntheticSurface, int], Floats]  # surface, seed -> the mixture it ends with
 
-N_DOMAINS = (5, 40)
+CASES = {  # domains, fidelities
+    "one_fidelity_5_domains": (5, 1),
+    "three_fidelities_16_domains": (16, 3),
+    "one_fidelity_40_domains": (40, 1),
+}
 N_RUNS = 24  # at the target, or their cost
 COSTS = (0.05, 0.25, 1.0)  # of the three fidelities
 BUDGET = 8.0  # of the search over fidelities, in runs at the target
@@ -27,15 +39,28 @@ N_BOOTSTRAP = 2000
 N_TOP, N_SAMPLES = 128, 20_000  # RegMix averages the best 128 of its samples
 
 
-def regret(quick: bool = False) -> dict[str, Any]:
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="3 seeds")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    arguments = parser.parse_args()
+    for case in arguments.case:
+        start = time.process_time()
+        found = regret(arguments.quick, arguments.first_seed, (case,))
+        print(json.dumps({**found, "cpu_seconds": round(time.process_time() - start, 1)}), flush=True)
+
+
+def regret(quick: bool = False, first_seed: int = 0, cases: Sequence[str] = tuple(CASES)) -> dict[str, Any]:
     """Mean regret of each strategy, its 95 % interval, and how often the search beats it, seed by seed."""
-    seeds = range(3 if quick else N_SEEDS)
     found = {}
-    for k in N_DOMAINS[:2] if quick else N_DOMAINS:
-        surfaces = [SyntheticSurface(k, seed) for seed in seeds]
-        found[f"one_fidelity_{k}_domains"] = _compare(surfaces, _strategies(N_RUNS))
-    surfaces = [SyntheticSurface(16, seed, n_fidelities=3) for seed in seeds]
-    found["three_fidelities_16_domains"] = _compare(surfaces, _fidelity_strategies())
+    for case in cases:
+        n_domains, n_fidelities = CASES[case]
+        strategies = _strategies(N_RUNS) if n_fidelities == 1 else _fidelity_strategies()
+        seeds = range(first_seed, first_seed + (3 if quick else N_SEEDS))
+        surfaces = [SyntheticSurface(n_domains, seed, n_fidelities) for seed in seeds]
+        found[case] = _compare(surfaces, strategies)
     return found
 
 
@@ -153,3 +178,7 @@ def _search(
             seen = surface.run(np.array(trial.weights), trial.rung, 1000 * seed + trial.number)
             search.tell(trial.number, dict(zip("abc", seen.tolist(), strict=True)))
     return np.array(list(search.recommend().candidate.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,8 @@ from .multi_fidelity import MultiFidelityMixer
 from .objective import Objective
 from .recommend import Recommendation, recommend
 from .registry import load_mixer
-from .search import Search, SearchArguments
+from .search import Search
+from .search_arguments import SearchArguments
 from .table import RunTable
 from .transfer import TransferredMixer, check_transfer
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .multi_fidelity import FidelityTrend
-from .search import Record, Search, SearchArguments, Trial
+from .search import Search, Trial
+from .search_arguments import Record, SearchArguments
 
 
 class SearchJournal:

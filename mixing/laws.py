@@ -43,6 +43,11 @@ class LawMixer(CrossFittedMixer):
         """Where search i starts, from each domain's correlation with the metric, (K,)."""
         raise NotImplementedError
 
+    @property
+    def n_searches(self) -> int:
+        """Starts that could end in different optima."""
+        return self.n_starts
+
     def fit_surface(self, weights: Floats, metrics: Floats) -> Surface:
         laws = [self._fit_metric(weights, y) for y in metrics.T]
 
@@ -69,7 +74,7 @@ class LawMixer(CrossFittedMixer):
 
         rng = np.random.default_rng(self.seed)
         best = None
-        for i in range(self.n_starts):
+        for i in range(self.n_searches):
             first = self.start(correlation, i)
             first = first + 0.3 * i * rng.standard_normal(len(first))
             options = {"maxiter": 300, "ftol": 1e-10}
@@ -121,7 +126,8 @@ class MixingLawMixer(LawMixer):
 
     Source: Data Mixing Laws (Ye et al. 2024), equation 7 and its implicit domains, whose shares, which sum to
         one there, are part of exp(k_v); c is one constant. They search 6000 starts under a Huber loss; with
-        one kind and k projected out, starts of any size find one optimum of the squared error. Their implicit
+        one kind and k projected out, starts of any size find one optimum of the squared error, so that one
+        start is made (n_starts counts for implicit domains). Their implicit
         form is an average of 30 boosted networks; here it is the law itself. On RegMix's tables their Huber
         loss ranks the noisiest domains better.
     """
@@ -132,6 +138,10 @@ class MixingLawMixer(LawMixer):
     def __post_init__(self) -> None:
         if self.n_implicit < 1:
             raise ValueError(f"mixing_law: n_implicit is {self.n_implicit}; give 1 or more.")
+
+    @property
+    def n_searches(self) -> int:
+        return 1 if self.n_implicit == 1 else self.n_starts
 
     def start(self, correlation: Floats, i: int) -> Floats:
         if self.n_implicit == 1:

@@ -12,7 +12,8 @@ from ..mixing.design import caps
 from ..mixing.journal import SearchJournal
 from ..mixing.mixer import Fidelity
 from ..mixing.objective import Objective
-from ..mixing.search import SearchArguments, Trial
+from ..mixing.search import Trial
+from ..mixing.search_arguments import SearchArguments
 from ..mixing.table import LOSS, WEIGHT
 from .errors import InputError, UsageError
 from .manual import console

@@ -13,7 +13,8 @@ from ..mixing.journal import SearchJournal
 from ..mixing.mixer import Fidelity
 from ..mixing.multi_fidelity import FidelityTrend
 from ..mixing.objective import Objective
-from ..mixing.search import SearchArguments, Trial
+from ..mixing.search import Trial
+from ..mixing.search_arguments import SearchArguments
 from .engines import Engine
 from .errors import InputError
 from .progress import RunProgress

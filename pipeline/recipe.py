@@ -296,7 +296,8 @@ class Search(Section):
     n_parallel: Count = Field(4, description="Proxies of a round, asked for together.")
     n_initial: Annotated[int, Field(ge=4)] | None = Field(
         None,
-        description="Mixtures drawn before a model proposes. Default: the number of domains, from 8 to 24.",
+        description="Mixtures drawn before a model proposes. Default: the number of domains, from 8 to 24, "
+        "and at most a third of what the first fidelity's part of the budget pays.",
     )
     n_replicates: Count = Field(
         3, description="Runs of the natural mixture at the first fidelity, which show the noise."

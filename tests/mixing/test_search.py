@@ -8,7 +8,8 @@ import pytest
 
 from cuvee.mixing import Fidelity, Objective, SearchArguments, SearchJournal
 from cuvee.mixing.design import kl_divergence
-from cuvee.mixing.search import Search, Trial, ladder
+from cuvee.mixing.search import Search, Trial
+from cuvee.mixing.search_arguments import ladder
 
 DOMAINS = ("code", "web", "wiki")
 NATURAL = (0.2, 0.6, 0.2)
@@ -24,6 +25,7 @@ def _arguments(**changed) -> SearchArguments:
         "budget": 3.0,
         "caps": CAPS,
         "trust_region": 1.0,
+        "n_initial": 8,
         "n_replicates": 2,
         "seed": 3,
     }
@@ -191,6 +193,19 @@ def test_arguments_that_cannot_be_are_refused_all_at_once():
         _arguments(fidelities=(RUNGS[1], RUNGS[0]))
     with pytest.raises(ValueError, match=r"budget: 0.5 runs at the target; .* cost 1.9"):
         _arguments(budget=0.5)
+
+
+def test_a_small_budget_leaves_two_thirds_of_the_first_rung_to_proposals():
+    names = tuple(map(str, range(40)))
+    given = {
+        "domain_names": names,
+        "natural": (1 / 40,) * 40,
+        "fidelities": RUNGS[2:],
+        "caps": None,
+        "n_initial": None,
+    }
+    assert [_arguments(budget=runs, **given).n_drawn for runs in (7.0, 25.0, 97.0)] == [4, 8, 24]
+    assert _arguments(**{**given, "budget": 25.0, "n_initial": 16}).n_drawn == 16
 
 
 def test_arguments_survive_their_record():

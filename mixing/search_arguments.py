@@ -1,0 +1,148 @@
+"""What a sequential search depends on besides its results: domains, fidelities, budget, caps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .mixer import Fidelity
+from .objective import MEAN, Objective
+from .proposals import ACQUISITIONS, Acquisition
+from .region import Region
+
+Record = dict[str, Any]  # a line of the journal
+
+VERSION = 1
+TOKEN_FRACTIONS = (0.3, 1.0)  # ranks of checkpoints hold from 20-30 % of the tokens on
+
+
+def ladder(
+    n_parameters: Sequence[int], n_tokens: int, token_fractions: Sequence[float] = TOKEN_FRACTIONS
+) -> tuple[Fidelity, ...]:
+    """The rungs of a search, cheapest first: each size at each share of the tokens, the tokens first.
+
+    >>> [(f.n_parameters, f.n_tokens) for f in ladder([10, 70], 1000)]
+    [(10, 300), (10, 1000), (70, 300), (70, 1000)]
+    """
+    tokens = [round(n_tokens * share) for share in sorted(token_fractions)]
+    return tuple(Fidelity(size, t) for size in sorted(n_parameters) for t in tokens)
+
+
+@dataclass(frozen=True)
+class SearchArguments:
+    """All that a search depends on besides the results; plain values, the first line of a journal.
+
+    Attributes:
+        domain_names, natural: the domains and the mixture to beat, centre of the trust region.
+        fidelities: the rungs, cheapest first; the last is the target, whose losses count.
+        budget: of the search, in runs at the target.
+        caps: the largest weights, or None.
+        costs: of a run at each rung, in any unit; parameters times tokens by default.
+        trust_region: largest KL(w || natural), nats.
+        objective: what to minimise.
+        n_initial: mixtures of the first rung that are drawn before a model proposes; by default the number of
+            domains, but from 8 to 24, and at most a third of what the first rung's share of the budget pays.
+        n_replicates: runs of the natural mixture at the first rung, with seeds of their own.
+        acquisition: of new mixtures; see `propose`.
+        seed: of all draws, and of the first replicate of every run.
+    """
+
+    domain_names: tuple[str, ...]
+    natural: tuple[float, ...]
+    fidelities: tuple[Fidelity, ...]
+    budget: float
+    caps: tuple[float, ...] | None = None
+    costs: tuple[float, ...] | None = None
+    trust_region: float = 0.5
+    objective: Objective = MEAN
+    n_initial: int | None = None
+    n_replicates: int = 3
+    acquisition: Acquisition = "noisy_ei"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = self._problems()
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    @cached_property
+    def relative_costs(self) -> tuple[float, ...]:
+        """Of each rung, in runs at the target."""
+        given = self.costs or tuple(float(max(f.n_parameters, 1) * f.n_tokens) for f in self.fidelities)
+        return tuple(cost / given[-1] for cost in given)
+
+    @property
+    def n_drawn(self) -> int:
+        """Mixtures of the first rung that no model proposes, the uniform and the natural one among them."""
+        affordable = self.budget / len(self.fidelities) / self.relative_costs[0]
+        few = max(4, int((affordable - self.n_replicates + 1) / 3))
+        return self.n_initial or min(int(np.clip(len(self.domain_names), 8, 24)), few)
+
+    @cached_property
+    def region(self) -> Region:
+        """Where mixtures may lie."""
+        return Region.around(np.array(self.natural), self.caps, self.trust_region)
+
+    def to_record(self) -> Record:
+        """The journal's first line."""
+        return {"record": "arguments", "version": VERSION, **_plain(asdict(self))}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SearchArguments:
+        """The arguments of a journal's first line.
+
+        Raises:
+            ValueError: it is none, or was written by another version.
+        """
+        if record.get("record") != "arguments" or record.get("version") != VERSION:
+            raise ValueError(
+                f"the first line is record '{record.get('record')}' of version {record.get('version')}; "
+                f"a journal starts with 'arguments' of version {VERSION}."
+            )
+        values = {key: value for key, value in record.items() if key not in ("record", "version")}
+        for key in ("domain_names", "natural", "caps", "costs"):
+            values[key] = None if values[key] is None else tuple(values[key])
+        values["fidelities"] = tuple(Fidelity(**f) for f in values["fidelities"])
+        values["objective"] = Objective(**values["objective"])
+        return cls(**values)
+
+    def _problems(self) -> list[str]:
+        problems = []
+        k = len(self.domain_names)
+        for name, row in (("natural", self.natural), ("caps", self.caps)):
+            if row is not None and len(row) != k:
+                problems.append(f"{name}: found {len(row)} values for {k} domains.")
+        if self.costs is not None and len(self.costs) != len(self.fidelities):
+            problems.append(f"costs: found {len(self.costs)} values for {len(self.fidelities)} fidelities.")
+        if not self.fidelities:
+            problems.append("fidelities: none; give one rung or more, cheapest first.")
+        elif not problems and list(self.relative_costs) != sorted(set(self.relative_costs)):
+            shown = ", ".join(f"{cost:.3g}" for cost in self.relative_costs)
+            problems.append(f"fidelities: costs are {shown}; rungs go from the cheapest to the target.")
+        if self.acquisition not in ACQUISITIONS:
+            problems.append(f"acquisition: '{self.acquisition}'; it is one of {', '.join(ACQUISITIONS)}.")
+        if self.n_initial is not None and self.n_initial < 4:
+            problems.append(f"n_initial: {self.n_initial}; a model needs 4 runs or more.")
+        if self.n_replicates < 1:
+            problems.append(f"n_replicates: {self.n_replicates}; the natural mixture runs once or more.")
+        if not problems and self.budget < self._least_budget():
+            problems.append(
+                f"budget: {self.budget:g} runs at the target; the first mixtures and one run at every rung "
+                f"cost {self._least_budget():.3g}. Raise it, or lower n_initial or n_replicates."
+            )
+        return problems
+
+    def _least_budget(self) -> float:
+        first, *others = self.relative_costs
+        return first * (self.n_drawn + self.n_replicates - 1) + sum(others)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that a record equals itself after JSON."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
