@@ -13,8 +13,8 @@ from cuvee.streaming import StreamingLoader
 from cuvee.streaming.shards import domain_folder, write_manifest, write_token_shard
 
 L, ROWS = 16, 16
-# Of each domain; documents and tokens of each shard: a block of best_fit has as many rows as a shard then.
-N_SHARDS, N_DOCS, MEAN_LENGTH = 24, 2048, 8
+# Of each domain; documents and tokens of each shard.
+N_SHARDS, N_DOCS, MEAN_LENGTH = 24, 512, 8
 WINDOW = 4
 CACHED = 0.4  # of the data
 N_BATCHES = 100  # of a global shuffle, in which one is like the other
@@ -38,7 +38,7 @@ class CountedFiles(LocalFileSystem):
 
 
 def fetches() -> dict[str, Any]:
-    """Bytes fetched in an epoch, in bytes of the shards, by order of the shards and packing.
+    """Bytes fetched in an epoch, in bytes of the shards, by order of the shards, packed by concat.
 
     A global shuffle touches as many shards as a batch has rows, wherever they lie; a window as many as it
     has of each domain.
@@ -50,12 +50,9 @@ def fetches() -> dict[str, Any]:
         sources = {name: _domain(folder, name) for name in ("code", "web")}
         n_bytes = sum(path.stat().st_size for path in folder.rglob("*.arrow"))
         uris = {name: f"counted://{path}" for name, path in sources.items()}
-        for packing in ("concat", "best_fit"):
-            for window in (None, WINDOW):
-                order = "global shuffle" if window is None else f"window of {window} shards"
-                name = f"{packing}, {order}"
-                cache = folder / name
-                found[name] = _fetched(uris, cache, int(CACHED * n_bytes), packing, window) / n_bytes
+        for window in (None, WINDOW):
+            name = "global shuffle" if window is None else f"window of {window} shards"
+            found[name] = _fetched(uris, folder / name, int(CACHED * n_bytes), window) / n_bytes
     return {"fetched_of_data": found, "cached_of_data": CACHED}
 
 
@@ -71,14 +68,13 @@ def _domain(folder: Path, name: str) -> Path:
     return path
 
 
-def _fetched(uris: dict[str, str], cache: Path, cache_bytes: int, packing: Any, window: int | None) -> float:
+def _fetched(uris: dict[str, str], cache: Path, cache_bytes: int, window: int | None) -> float:
     """Bytes read in an epoch of both domains; of a global shuffle, in as many rows as an epoch has."""
     CountedFiles.n_bytes_read = 0
     batches = StreamingLoader(
         uris,
         sequence_length=L,
         global_batch=ROWS,
-        packing=packing,
         window=window,
         max_epochs=1,
         prefetch=0,
