@@ -378,7 +378,7 @@ def test_the_schema_knows_every_operator_and_its_parameters(distribution: Callab
     entries = recipe["properties"]["curate"]["items"]["anyOf"]
     assert recipe["required"] == ["inputs"]
     bare_names = [entry["const"] for entry in entries if "const" in entry]
-    needs_one = ("decontaminate", "hush", "where")
+    needs_one = ("decontaminate", "hush", "random_calibrated", "where")
     assert bare_names == [name for name in operators() if name not in needs_one]
     assert entries[-1]["required"] == ["shout"]
     assert schema["$defs"]["Shout"]["properties"]["volume"]["minimum"] == 1
