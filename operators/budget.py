@@ -40,6 +40,36 @@ def documents_stood_for(
     return np.where((rank < by_rank) | (by_chance == 0), 1.0, 1 / max(by_chance, 1e-300))
 
 
+def budget_columns(
+    rank: NDArray[np.float64],
+    chance: NDArray[np.float64],
+    is_ranked: NDArray[np.bool_],
+    keep_fraction: float,
+    random_fraction: float,
+) -> dict[str, pa.Array]:
+    """`rank`, `needs` and `weight` of all documents, double; null, null and 1 for those without a rank.
+
+    Args:
+        rank, chance: float64, (n_ranked,), in [0, 1).
+        is_ranked: bool, (n_docs,), of which n_ranked are true.
+
+    >>> columns = budget_columns(np.array([0.1]), np.array([0.9]), np.array([True, False]), 0.5, 0.5)
+    >>> columns["rank"].to_pylist(), columns["weight"].to_pylist()
+    ([0.1, None], [1.0, 1.0])
+    """
+    columns = {
+        "rank": rank,
+        "needs": needed_fraction(rank, chance, random_fraction),
+        "weight": documents_stood_for(rank, keep_fraction, random_fraction),
+    }
+    result = {}
+    for name, values in columns.items():
+        whole = np.ones(len(is_ranked))
+        whole[is_ranked] = values
+        result[name] = pa.array(whole, mask=~is_ranked & (name != "weight"))
+    return result
+
+
 def uniforms(ids: pa.ChunkedArray, seed: int) -> NDArray[np.float64]:
     """float64, (n,), in [0, 1): a hash of (seed, id)."""
     return (hash_ranges(*text_buffers(ids), seed=seed) >> np.uint64(11)) / 2.0**53

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from .base import FitFilter, Rule, Scores
-from .budget import documents_stood_for, needed_fraction, uniforms
+from .budget import budget_columns, uniforms
 from .text_column import integers
 
 N_BINS = 1 << 12
@@ -86,17 +86,8 @@ class PrototypePruning(FitFilter):
         ids = table["id"].filter(pa.array(has_cluster))
         place, chance = (uniforms(ids, self.seed + stream) for stream in (0, 1 << 32))
         rank = (before + place * counts) / size
-        columns = {
-            "rank": rank,
-            "needs": needed_fraction(rank, chance, self.random_fraction),
-            "weight": documents_stood_for(rank, self.keep_fraction, self.random_fraction),
-        }
-        result = {}
-        for name, values in columns.items():
-            whole = np.ones(len(table))
-            whole[has_cluster] = values
-            result[f"{self.name}.{name}"] = pa.array(whole, mask=~has_cluster & (name != "weight"))
-        return result
+        columns = budget_columns(rank, chance, has_cluster, self.keep_fraction, self.random_fraction)
+        return {f"{self.name}.{name}": column for name, column in columns.items()}
 
     def rules(self) -> Sequence[Rule]:
         """The budget."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from .base import FitFilter, Rule, Scores
-from .budget import documents_stood_for, needed_fraction, uniforms
+from .budget import budget_columns, uniforms
 from .text_column import integers, one_chunk
 
 Floats = NDArray[np.float64]
@@ -59,17 +59,8 @@ class RankedFilter(FitFilter):
         # Two draws for each document: its place within the bin, and whether chance takes it.
         place, chance = (uniforms(ids, self.seed + stream) for stream in (0, 1 << 32))
         rank = (before[at] + place * counts[at]) / max(int(counts.sum()), 1)
-        columns = {
-            "rank": rank,
-            "needs": needed_fraction(rank, chance, self.random_fraction),
-            "weight": documents_stood_for(rank, self.keep_fraction, self.random_fraction),
-        }
-        result = {}
-        for name, values in columns.items():
-            whole = np.ones(len(table))
-            whole[is_known] = values
-            result[f"{self.name}.{name}"] = pa.array(whole, mask=~is_known & (name != "weight"))
-        return result
+        columns = budget_columns(rank, chance, is_known, self.keep_fraction, self.random_fraction)
+        return {f"{self.name}.{name}": column for name, column in columns.items()}
 
     def rules(self) -> Sequence[Rule]:
         """The budget."""

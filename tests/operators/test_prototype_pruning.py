@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from cuvee.operators.prototype_pruning import PrototypePruning, needed_fraction
+from cuvee.operators.budget import needed_fraction
+from cuvee.operators.prototype_pruning import PrototypePruning
 
 N = 4000
 
