@@ -61,7 +61,9 @@ def mirror_descent(
         That of `mirror_descent_reference` within 1e-12, for sums are in another order; the evidence is the
         same bit for bit.
     """
-    return _report(losses, n_tokens, is_there, *evidence, weights, *step, is_warm)
+    decays, prior, log_prior, reference, rate, pull, by_slope = step
+    numbers = decays, prior, log_prior, reference
+    return _report(losses, n_tokens, is_there, *evidence, weights, *numbers, rate, pull, by_slope, is_warm)
 
 
 def mirror_descent_reference(
@@ -226,7 +228,8 @@ def _report(
 ) -> Floats:
     _follow(losses, n_tokens, is_there, fast, slow, variance, n_seen, so_far, decays)
     if not is_warm:
-        return np.log(weights)
+        as_they_are: Floats = np.log(weights)
+        return as_they_are
     if by_slope:
         advantage = _advantage_by_slope(fast, slow, variance, weights, decays, prior)
     else:
@@ -236,4 +239,5 @@ def _report(
         value = np.log(weights[k] * (1 + rate * min(max(advantage[k], -1.0), 1.0)))
         stepped[k] = value + pull * (log_prior[k] - value)
         total += np.exp(stepped[k])
-    return stepped - np.log(total)
+    normalised: Floats = stepped - np.log(total)
+    return normalised
