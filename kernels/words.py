@@ -14,7 +14,7 @@ A script without spaces: `whitespace` and `english` take a whole phrase for one 
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from .whitespace_words import whitespace_words
 from .word_classes import word_classes
 from .word_kinds import ALNUM_FIRST, kinds_reference
 
+T = TypeVar("T", bound=np.generic)
 Segmentation = Literal["whitespace", "uax29", "english"]
 
 
@@ -61,7 +62,7 @@ def words(data: NDArray[np.uint8], offsets: NDArray[np.int64], segmentation: Seg
         data: uint8, (n_bytes,), UTF-8; a byte that is not is read as U+FFFD.
         offsets: int64, (n_docs + 1,), document d is data[offsets[d]:offsets[d + 1]].
     """
-    data = wide(data)
+    data, offsets = _read_only(wide(data)), _read_only(offsets)
     page, entries = word_classes()
     n_bytes = int(offsets[-1] - offsets[0])
     # A word of `whitespace` is followed by a space; others may be one byte. Untouched memory costs nothing.
@@ -71,7 +72,7 @@ def words(data: NDArray[np.uint8], offsets: NDArray[np.int64], segmentation: Seg
     ends = np.zeros(len(offsets), np.int64)
     if segmentation == "english":
         specials = english_specials()
-        arrays = chunk_room(offsets)
+        arrays: tuple[Any, ...] = chunk_room(offsets)
         english_words(
             data, offsets, page, entries, *specials, starts, lengths, characters, kinds, ends, *arrays
         )
@@ -80,6 +81,13 @@ def words(data: NDArray[np.uint8], offsets: NDArray[np.int64], segmentation: Seg
         cut(data, offsets, page, entries, starts, lengths, characters, kinds, ends)
     n_words = ends[-1]
     return Words(starts[:n_words], lengths[:n_words], characters[:n_words], kinds[:n_words], ends)
+
+
+def _read_only(array: NDArray[T]) -> NDArray[T]:
+    """The array as Arrow's are: one kernel is compiled for both."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def words_reference(data: NDArray[np.uint8], offsets: NDArray[np.int64], segmentation: Segmentation) -> Words:
