@@ -121,6 +121,8 @@ def _gains(rows: Tensor, cover: Tensor) -> Tensor:
     """float64, (n_rows,): sums of the terms, each rounded to float32 as the kernel's are."""
     import torch
 
-    step = max(1, CHUNK // rows.shape[1])
-    parts = [(part - cover).clamp_(min=0).sum(1, dtype=torch.float64) for part in rows.split(step)]
-    return torch.cat(parts)
+    step, sums = max(1, CHUNK // rows.shape[1]), rows.new_empty(len(rows), dtype=torch.float64)
+    for at in range(0, len(rows), step):
+        here = slice(at, at + step)
+        torch.sum((rows[here] - cover).clamp_(min=0), 1, dtype=torch.float64, out=sums[here])
+    return sums
