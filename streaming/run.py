@@ -66,6 +66,7 @@ class Run:
         self.planner, self.maker, self._paths = planner, maker, paths
         self.steps, self.n_ahead, self._n_workers = steps, n_ahead, n_workers
         self._max_rows, self._online = max_rows, online
+        self._is_capped = steps is not None and bool(np.isfinite(max_rows).any())
         self.executor: Executor | None = None
         self.begin_at(planner.start())
 
@@ -187,15 +188,16 @@ class Run:
 
         Threads that plan go on meanwhile: they know weights up to the horizon, which moves last.
         """
-        drawn = np.array(self._start.rows_drawn, np.int64)
-        if self._n_given:
-            rows = self._given.rows.domains[: self._n_given].ravel()
-            drawn = drawn + np.bincount(rows, minlength=drawn.size)
-        room = np.full(drawn.size, np.inf)
-        if self.steps is not None:
-            n_rows = max(1, (self.steps - self.step) * self.planner.batch_size_at(self.step))
-            room = (self._max_rows - drawn) / n_rows
+        drawn, room = None, None
+        if self._is_capped or online.counts_rows:
+            drawn = np.array(self._start.rows_drawn, np.int64)
+            if self._n_given:
+                rows = self._given.rows.domains[: self._n_given].ravel()
+                drawn = drawn + np.bincount(rows, minlength=drawn.size)
+            if self.steps is not None:
+                n_rows = max(1, (self.steps - self.step) * self.planner.batch_size_at(self.step))
+                room = (self._max_rows - drawn) / n_rows
         start, shares = online.report(drawn, room)
-        if not np.array_equal(shares, self.planner.schedule[-1][1]):
+        if (shares != self.planner.schedule[-1][1]).any():
             self.planner.schedule.append((start, shares))
         online.advance()
