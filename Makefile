@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"cuvee needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(VENV)/installed  ## raw text to a trained model: curate, mix, stream, train, report
@@ -24,7 +24,7 @@ demo: $(VENV)/installed  ## raw text to a trained model: curate, mix, stream, tr
 
 test: $(VENV)/installed  ## lint, types and every test that this machine can run
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/installed  ## ruff
 	$(BIN)/python -m ruff check .

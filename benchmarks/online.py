@@ -9,7 +9,8 @@ noise. Regret is over the best fixed mixture, which is found with the truth at h
 Seeds begin at FIRST_SEED: the default's `pull`, and how it takes slopes that are uncertain, were chosen on
 worlds of the first ten, which are left out.
 
-feedback: CPU time of `loader.feedback` and of the policy's part in asking for the next batch, 64 domains.
+feedback: CPU time of an update of each policy; of `loader.feedback`, and of the policy's part in asking for
+the next batch, with a report every 20 steps (the default) and every step; 64 domains.
 
 training: a tiny transformer on the dev corpus, equal tokens, five seeds, with a mixture that is fixed or
 follows its losses. Held-out loss by the natural weights of the domains, and all domains alike; the
@@ -20,8 +21,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -37,12 +36,11 @@ from numpy.typing import NDArray  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from cuvee.streaming import StreamingLoader  # noqa: E402
 from cuvee.streaming.online import OnlineMixing  # noqa: E402
 from cuvee.streaming.policies import Ado, MirrorDescent, Policy  # noqa: E402
 from cuvee.streaming.published_policies import Aioli, Exp3S, GroupDro, Odm, SkillIt  # noqa: E402
-from cuvee.streaming.shards import domain_folder, shard_name, write_manifest, write_token_shard  # noqa: E402
 
+from .online_feedback import microseconds_of_feedback, microseconds_of_update  # noqa: E402
 from .online_training import CORPUS, ROOT, Corpus, Setting, interval, objectives, prepare, train  # noqa: E402
 
 Floats = NDArray[np.float64]
@@ -177,85 +175,6 @@ def _mapped(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], jobs: int)
         return
     with ProcessPoolExecutor(jobs) as pool:
         yield from pool.map(work, *zip(*tasks, strict=True))
-
-
-def microseconds_of_update(n_domains: int = 64, n_updates: int = 1000) -> dict[str, float]:
-    """CPU time of `observe` and `weights` together, by policy: the least of three tries."""
-    rng = np.random.default_rng(0)
-    prior = rng.dirichlet(np.full(n_domains, 2.0))
-    makers: Mapping[str, Callable[[], Policy]] = {
-        "mirror_descent (default)": lambda: MirrorDescent(prior),
-        "ado": lambda: Ado(prior),
-        "odm, released": lambda: Odm(prior, form="released"),
-        "exp3s": lambda: Exp3S(prior),
-        "group_dro": lambda: GroupDro(prior, np.full(n_domains, 2.0)),
-    }
-    losses, tokens = rng.uniform(2, 4, (n_updates, n_domains)), np.full(n_domains, 1e5)
-
-    def once(policy: Policy) -> float:
-        begin = time.process_time()
-        for row in losses:
-            policy.observe(row, tokens)
-            _ = policy.weights
-        return 1e6 * (time.process_time() - begin) / n_updates
-
-    return {name: min(once(make()) for _ in range(3)) for name, make in makers.items()}
-
-
-def microseconds_of_feedback(n_domains: int = 64, n_steps: int = 1000) -> dict[str, float]:
-    """CPU time a step that a policy adds to a loader: `feedback`, and the difference in asking for a batch.
-
-    256 rows of 64 tokens, losses on the CPU; reports every 20 steps (the default) and every step.
-    """
-    import torch
-
-    with tempfile.TemporaryDirectory() as folder:
-        sources = {f"d{k:02d}": _stream(Path(folder), f"d{k:02d}") for k in range(n_domains)}
-        losses = torch.rand(256)
-
-        def spent(policy: OnlineMixing | None) -> tuple[float, float]:
-            loader = StreamingLoader(
-                sources, sequence_length=64, global_batch=256, policy=policy, prefetch=0, seed=1
-            )
-            # Whole loops: reading the clock around each call would cost as much as the call.
-            for step in range(n_steps + 100):
-                if step == 100:
-                    begin = time.process_time()
-                batch = next(loader)
-                if policy is not None:
-                    loader.feedback(batch, loss_per_row=losses)
-            whole = time.process_time() - begin
-            batches = [next(loader) for _ in range(200)]
-            begin = time.process_time()
-            for batch in batches:
-                if policy is not None:
-                    loader.feedback(batch, loss_per_row=losses)
-            return 1e6 * whole / n_steps, 1e6 * (time.process_time() - begin) / len(batches)
-
-        def least(policies: Sequence[OnlineMixing | None]) -> NDArray[np.float64]:
-            """Of three tries of each, in turns: what else the machine does falls on all alike."""
-            return np.array([[spent(policy) for policy in policies] for _ in range(3)]).min(axis=0)
-
-        every = (20, 1)
-        (without, _), *rest = least([None, *(OnlineMixing(every=n) for n in every)]).tolist()
-        found: dict[str, float] = {}
-        for n, (whole, telling) in zip(every, rest, strict=True):
-            found |= {
-                f"feedback, report every {n}": telling,
-                f"feedback and policy, report every {n}": whole - without,
-            }
-    return found
-
-
-def _stream(folder: Path, domain: str) -> Path:
-    """A domain of 2**18 tokens."""
-    path = domain_folder(folder, domain)
-    values = np.random.default_rng(0).integers(0, 1000, 2**18)
-    offsets = np.arange(0, 2**18 + 1, 2**12)
-    documents = np.arange(offsets.size - 1, dtype=np.uint64)
-    write_token_shard(path / shard_name("train", 0), values, offsets, documents, "uint16")
-    write_manifest(path, domain=domain, vocab_size=1000, tokenizer_hash="none", eos_id=0)
-    return path
 
 
 def training_methods(corpus: Corpus) -> dict[str, tuple[Mapping[str, float], OnlineMixing | None]]:

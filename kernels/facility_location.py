@@ -5,7 +5,7 @@ the row of the greatest gain, k times, gives at least 1 - 1/e of the best f (Nem
 
 Gains are sums of float32 in one fixed order (N_LANES sums side by side). Such a sum never grows when a term
 falls, rounding included; so a gain from an earlier step bounds today's, and the lazy algorithms below choose
-what the naive one chooses, bit for bit, on every machine.
+what the naive one chooses, bit for bit, on every machine. Over a stream: sieve.py.
 """
 
 import math
@@ -58,10 +58,13 @@ def facility_location(
     >>> found.indices.tolist(), found.gains.round(3).tolist(), found.sizes.tolist()
     ([2, 3], [20.0, 9.600000381469727], [3, 2])
     """
-    rows, group_of, left, extra = _checked(similarity, k, groups, budgets, bonus)
+    rows, group_of, left, extra = _checked(similarity, k, groups, budgets, bonus, is_finite=True)
     indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
     best = np.full(rows.shape[1], -1, np.int64)
     n = _lazy(rows, group_of, left, extra, indices, gains, best)
+    if n < 0:
+        check_finite("similarity", rows)
+        raise ValueError("similarity has a row whose sum is beyond float32; divide all by a number")
     return _selection(indices[:n], gains[:n], best)
 
 
@@ -164,76 +167,11 @@ def facility_location_sparse(
     if items.size and (items.min() < 0 or items.max() >= n_items):
         raise ValueError(f"items run from {items.min()} to {items.max()}; they must lie in [0, {n_items})")
     values = np.ascontiguousarray(similarity, np.float32)
-    _check_finite("similarity", values)
+    check_finite("similarity", values)
     indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
     best = np.full(n_items, -1, np.int64)
     _lazy_sparse(np.asarray(starts, np.int64), np.asarray(items, np.int64), values, indices, gains, best)
     return _selection(indices, gains, best)
-
-
-class Sieve:
-    """Facility location over rows that pass by once: each is kept or not when it is seen.
-
-    Several guesses of the best f, a factor 1 + epsilon apart, each keep their own choice: a row is taken by
-    those guesses v that it raises by (v / 2 - f) / (rows still to choose). The best choice has at least
-    1/2 - epsilon of the best f. Memory: O(log(k) / epsilon) covers of n_items.
-
-    Args:
-        k: rows to choose at most.
-        n_items: of the fixed items that rows are compared with, a sample of the stream for one.
-        epsilon: in (0, 1/2).
-    Source: Badanidiyuru et al. 2014, "Streaming submodular maximization: massive data summarization on the
-        fly", algorithm 3 (SieveStreaming++ would drop more guesses early).
-
-    >>> sieve = Sieve(k=2, n_items=3)
-    >>> for number, row in enumerate(np.eye(3)):
-    ...     sieve.add(number, row)
-    >>> sieve.chosen()
-    [0, 1]
-    """
-
-    def __init__(self, k: int, n_items: int, epsilon: float = 0.1) -> None:
-        if k < 1 or n_items < 1 or not 0 < epsilon < 0.5:
-            raise ValueError(
-                f"k, n_items and epsilon are {k}, {n_items}, {epsilon}; allowed are 1 or more, 1 or more, "
-                "and what lies between 0 and 1/2"
-            )
-        self._k, self._n_items, self._base = k, n_items, 1 + epsilon
-        self._largest = 0.0
-        self._guesses: dict[int, tuple[list[int], Float32s]] = {}
-
-    def add(self, number: int, row: NDArray[np.floating[Any]]) -> None:
-        """See a row, which callers name by `number`: its similarity to each item, (n_items,)."""
-        values = np.ascontiguousarray(row, np.float32)
-        if values.shape != (self._n_items,):
-            raise ValueError(f"row {number} has shape {values.shape}; it must be ({self._n_items},)")
-        _check_finite(f"row {number}", values)
-        alone = float(np.maximum(values, 0).sum(dtype=np.float64))
-        if alone > self._largest:
-            self._largest = alone
-            self._renew()
-        for power, (chosen, cover) in self._guesses.items():
-            if len(chosen) == self._k:
-                continue
-            f = float(cover.sum(dtype=np.float64))
-            gain = float(np.maximum(values - cover, 0).sum(dtype=np.float64))
-            if gain > 0 and gain >= (self._base**power / 2 - f) / (self._k - len(chosen)):
-                chosen.append(number)
-                np.maximum(cover, values, out=cover)
-
-    def chosen(self) -> list[int]:
-        """The rows of the best choice so far, in the order in which they came."""
-        sums = {power: float(cover.sum(dtype=np.float64)) for power, (_, cover) in self._guesses.items()}
-        return list(self._guesses[max(sums, key=lambda power: sums[power])][0]) if sums else []
-
-    def _renew(self) -> None:
-        """Guesses between the best single row and k of it; those below go, new ones start empty."""
-        low = math.ceil(math.log(self._largest, self._base))
-        high = math.floor(math.log(2 * self._k * self._largest, self._base))
-        self._guesses = {
-            power: self._guesses.get(power) or ([], np.zeros(self._n_items, np.float32))
-            for power in range(low, high + 1)
-        }
 
 
 def _checked(
@@ -242,8 +180,14 @@ def _checked(
     groups: NDArray[np.integer[Any]] | None,
     budgets: NDArray[np.integer[Any]] | None,
     bonus: NDArray[np.floating[Any]] | None,
+    *,
+    is_finite: bool = False,
 ) -> tuple[Float32s, NDArray[np.int64], NDArray[np.int64], Float32s]:
-    """Rows, each row's group, what is left of each group's budget, each row's bonus."""
+    """Rows, each row's group, what is left of each group's budget, each row's bonus.
+
+    Args:
+        is_finite: the kernel finds out whether all similarities are, on its first pass.
+    """
     rows = np.ascontiguousarray(similarity, np.float32)
     if rows.ndim != 2 or not rows.size:
         raise ValueError(
@@ -251,7 +195,8 @@ def _checked(
         )
     if not 1 <= k <= len(rows):
         raise ValueError(f"k is {k}; of {len(rows)} rows 1 to {len(rows)} can be chosen")
-    _check_finite("similarity", rows)
+    if not is_finite:
+        check_finite("similarity", rows)
     if (groups is None) != (budgets is None):
         raise ValueError("groups and budgets come together; one of the two is missing")
     group_of = np.zeros(len(rows), np.int64) if groups is None else np.asarray(groups, np.int64)
@@ -264,11 +209,11 @@ def _checked(
     extra = np.zeros(len(rows), np.float32) if bonus is None else np.ascontiguousarray(bonus, np.float32)
     if extra.shape != (len(rows),) or not (extra >= 0).all():
         raise ValueError(f"bonus has shape {extra.shape} and minimum {extra.min()}; each row needs one >= 0")
-    _check_finite("bonus", extra)
+    check_finite("bonus", extra)
     return rows, group_of, left, extra
 
 
-def _check_finite(name: str, values: Float32s) -> None:
+def check_finite(name: str, values: Float32s) -> None:
     if not np.isfinite(values.sum(dtype=np.float64)):
         at = np.argwhere(~np.isfinite(values))[0].tolist()
         raise ValueError(f"{name}{at} is {values[tuple(at)]}; all values must be finite")
@@ -289,6 +234,22 @@ def _gain(row: Float32s, cover: Float32s, lanes: Float32s) -> np.float32:
     for lane in range(row.size - n_whole):
         more = row[n_whole + lane] - cover[n_whole + lane]
         lanes[lane] += more if more > 0 else np.float32(0)
+    total = np.float32(0)
+    for lane in range(N_LANES):
+        total += lanes[lane]
+    return total
+
+
+@inlined
+def _first_gain(row: Float32s, lanes: Float32s) -> np.float32:
+    """While nothing is covered; infinite or NaN if a similarity is, or is above half of float32's range."""
+    lanes[:] = np.float32(0)
+    n_whole = row.size - row.size % N_LANES
+    for j in range(0, n_whole, N_LANES):
+        for lane in range(N_LANES):
+            lanes[lane] += (row[j + lane] + abs(row[j + lane])) * np.float32(0.5)
+    for lane in range(row.size - n_whole):
+        lanes[lane] += (row[n_whole + lane] + abs(row[n_whole + lane])) * np.float32(0.5)
     total = np.float32(0)
     for lane in range(N_LANES):
         total += lanes[lane]
@@ -331,11 +292,15 @@ def _lazy(
     gains: Float32s,
     best: NDArray[np.int64],
 ) -> int:
+    """Rows chosen, or -1 if a similarity may not be finite."""
     n_rows, n_items = rows.shape
     cover, lanes = np.zeros(n_items, np.float32), np.empty(N_LANES, np.float32)
     bound, step_of = np.empty(n_rows, np.float32), np.zeros(n_rows, np.int64)
     for i in range(n_rows):
-        bound[i] = _gain(rows[i], cover, lanes) + extra[i]
+        gain = _first_gain(rows[i], lanes)
+        if not np.isfinite(gain):
+            return -1
+        bound[i] = gain + extra[i]
     heap, size = np.argsort(-bound, kind="mergesort"), n_rows
     n_chosen = 0
     while n_chosen < indices.size and size > 0:

@@ -69,6 +69,30 @@ class Choice:
         return {name: self.mixtures[name] for name in ("natural", "uniform", third)}
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """What every step of mixing needs.
+
+    Attributes:
+        tokens: folder of the domains' stores.
+        natural, upper: float64, (K,): shares of the tokens at hand, and the caps on them.
+        folder: where proxies and results lie.
+        budget: training tokens that the caps refer to.
+    """
+
+    section: Mix
+    seed: int
+    tokens: Path
+    domains: tuple[str, ...]
+    ngram: NgramProxy
+    natural: Floats
+    upper: Floats
+    folder: Path
+    budget: int
+    engine: Engine
+    progress: RunProgress
+
+
 def choose_mixture(
     recipe: Recipe,
     tokens: Path,
@@ -102,13 +126,13 @@ def choose_mixture(
         folders = {domain: domain_folder(tokens, domain) for domain in domains}
         ngram = fit_ngram_proxy(folders, max_tokens=NGRAM_TOKENS, seed=recipe.seed)
         bar.advance(int(available.sum()))
-    if section.search is not None:
-        table, mixer = _search(recipe, tokens, domains, ngram, natural, upper, folder, engine, progress)
-    else:
-        table, mixer = _one_round(recipe, tokens, domains, ngram, natural, upper, folder, engine, progress)
+    stage = _Stage(
+        section, recipe.seed, tokens, tuple(domains), ngram, natural, upper, folder, budget, engine, progress
+    )
+    table, mixer = _one_round(stage) if section.search is None else _search(stage)
     with written_whole(folder / "proxies.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    choice = _choose(section, recipe.seed, tuple(domains), mixer, ngram, natural, upper)
+    choice = _choose(stage, mixer)
     facts = {
         "available_tokens": dict(zip(domains, available.tolist(), strict=True)),
         "caps": dict(zip(domains, _rounded(upper), strict=True)),
@@ -117,7 +141,7 @@ def choose_mixture(
         "tokens_hash": tokens_hash,
     }
     write_json(folder / "mixture.json", _mixture_file(choice) | facts)
-    found = _survey(section, recipe.seed, choice, mixer, natural, upper)
+    found = _survey(stage, choice, mixer)
     write_json(folder / LANDSCAPE, found.to_dict())
     return choice
 
@@ -173,102 +197,70 @@ def proxy_tasks(
     return tasks
 
 
-def _one_round(
-    recipe: Recipe,
-    tokens: Path,
-    domains: Sequence[str],
-    ngram: NgramProxy,
-    natural: Floats,
-    upper: Floats,
-    folder: Path,
-    engine: Engine,
-    progress: RunProgress,
-) -> tuple[pa.Table, Mixer]:
+def _one_round(stage: _Stage) -> tuple[pa.Table, Mixer]:
     """All proxies of one design, and a mixer of them."""
-    assert recipe.mix is not None
-    section = recipe.mix
-    design = sample_design(natural, section.n_proxies, recipe.seed, upper)
-    budget = target_tokens(recipe)
-    tasks = proxy_tasks(section, recipe.seed, tokens, domains, design, folder, budget)
+    section, seed = stage.section, stage.seed
+    design = sample_design(stage.natural, section.n_proxies, seed, stage.upper)
+    tasks = proxy_tasks(section, seed, stage.tokens, stage.domains, design, stage.folder, stage.budget)
     missing = [task for task in tasks if not task.result.exists()]
     title = f"   mix: {len(design)} proxies"
-    with progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
-        engine.map_shards(run_training, missing, bar.advance, isolated=True)
+    with stage.progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
+        stage.engine.map_shards(run_training, missing, bar.advance, isolated=True)
     table = read_results([task.result for task in tasks])
     runs = RunTable.from_arrow(table)
     n_tokens = int(runs.n_tokens.max())
-    return table, TrendResidualMixer(lambda weights: ngram.losses(weights, n_tokens)).fit(runs)
+    return table, TrendResidualMixer(lambda weights: stage.ngram.losses(weights, n_tokens)).fit(runs)
 
 
-def _search(
-    recipe: Recipe,
-    tokens: Path,
-    domains: Sequence[str],
-    ngram: NgramProxy,
-    natural: Floats,
-    upper: Floats,
-    folder: Path,
-    engine: Engine,
-    progress: RunProgress,
-) -> tuple[pa.Table, Mixer]:
+def _search(stage: _Stage) -> tuple[pa.Table, Mixer]:
     """Proxies in rounds, each chosen by the ones before, and the search's surrogate of the largest."""
-    assert recipe.mix is not None
-    section = recipe.mix
-    rungs = rungs_of(section, vocab_size_of(tokens, domains))
-    objective = _objective(section, domains, natural, None)
-    arguments = search_arguments(section, recipe.seed, domains, natural, upper, objective, rungs)
-    budget = target_tokens(recipe) if section.match_repetition else None
-    search = ProxySearch(section, tokens, tuple(domains), folder / "search", rungs, engine, progress, budget)
-    journal, table = search.run(arguments, lambda weights, at: ngram.losses(weights, at.n_tokens))
+    section, domains = stage.section, stage.domains
+    rungs = rungs_of(section, vocab_size_of(stage.tokens, domains))
+    objective = _objective(section, domains, stage.natural, None)
+    arguments = search_arguments(section, stage.seed, domains, stage.natural, stage.upper, objective, rungs)
+    budget = stage.budget if section.match_repetition else None
+    folder = stage.folder / "search"
+    search = ProxySearch(section, stage.tokens, domains, folder, rungs, stage.engine, stage.progress, budget)
+    journal, table = search.run(arguments, lambda weights, at: stage.ngram.losses(weights, at.n_tokens))
     return table, journal.search.surrogate()
 
 
-def _choose(
-    section: Mix,
-    seed: int,
-    domains: tuple[str, ...],
-    mixer: Mixer,
-    ngram: NgramProxy,
-    natural: Floats,
-    upper: Floats,
-) -> Choice:
+def _choose(stage: _Stage, mixer: Mixer) -> Choice:
+    section, domains, natural, upper = stage.section, stage.domains, stage.natural, stage.upper
     runs = mixer.runs
-    n_tokens = int(runs.n_tokens.max())
     objective = _objective(section, domains, natural, runs)
-    found = recommend(mixer, natural, objective, upper, section.trust_region, seed)
-    left_out = mixer.leave_one_out()
-    centre = project_to_capped_simplex(natural, upper)
+    found = recommend(mixer, natural, objective, upper, section.trust_region, stage.seed)
     mixtures = {
-        "natural": dict(zip(domains, _rounded(centre), strict=True)),
-        "uniform": dict(
-            zip(domains, _rounded(project_to_capped_simplex(np.ones(len(domains)), upper)), strict=True)
-        ),
-        "chosen": dict(zip(domains, _rounded(found.weights[d] for d in domains), strict=True)),
-        "candidate": dict(zip(domains, _rounded(found.candidate[d] for d in domains), strict=True)),
+        "natural": project_to_capped_simplex(natural, upper),
+        "uniform": project_to_capped_simplex(np.ones(len(domains)), upper),
+        "chosen": [found.weights[domain] for domain in domains],
+        "candidate": [found.candidate[domain] for domain in domains],
     }
+    left_out = mixer.leave_one_out()
     return Choice(
-        domains,
-        mixtures,
-        objective,
-        found,
-        runs,
-        left_out.mean,
-        left_out.std,
-        ngram.losses(runs.weights, n_tokens),
-        runs.notes,
+        domains=domains,
+        mixtures={name: dict(zip(domains, _rounded(w), strict=True)) for name, w in mixtures.items()},
+        objective=objective,
+        recommendation=found,
+        runs=runs,
+        predicted=left_out.mean,
+        predicted_std=left_out.std,
+        ngram=stage.ngram.losses(runs.weights, int(runs.n_tokens.max())),
+        notes=runs.notes,
     )
 
 
-def _survey(
-    section: Mix, seed: int, choice: Choice, mixer: Mixer, natural: Floats, upper: Floats
-) -> Landscape:
+def _survey(stage: _Stage, choice: Choice, mixer: Mixer) -> Landscape:
     """What the mixer believes around its recommendation; a candidate that is not recommended is marked."""
     recommended, candidate = (
         [of[domain] for domain in choice.domains]
         for of in (choice.recommendation.weights, choice.recommendation.candidate)
     )
     others = {} if candidate == recommended else {"candidate": candidate}
-    return survey(mixer, choice.objective, recommended, natural, upper, section.trust_region, seed, others)
+    trust_region = stage.section.trust_region
+    return survey(
+        mixer, choice.objective, recommended, stage.natural, stage.upper, trust_region, stage.seed, others
+    )
 
 
 def _objective(section: Mix, domains: Sequence[str], natural: Floats, runs: RunTable | None) -> Objective:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .policies import distribution, softmax
+from ..kernels.simplex import softmax
+from .policies import distribution
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.domain_sums import domain_sums
+from .warm_up import kernels
+
 UNIT = 2**20
 """Losses are rounded to 1 / UNIT nats. Sums of int64 overflow at 8.8e9 tokens of MAX_LOSS in one report."""
 MAX_LOSS = 1000.0
@@ -40,7 +43,7 @@ class Feedback:
         self._waiting: list[_Rows] = []
         self._seen: dict[int, int] = {}  # step -> rows reported, a bit for each
         self._totals = np.zeros(2 * order.size + 1, np.int64)  # sums in 1 / UNIT nats, tokens, ignored
-        self._oldest = 0
+        self._oldest = self._first_seen = 0
         self.n_repeated, self.n_late = 0, 0
 
     def add(
@@ -55,7 +58,7 @@ class Feedback:
             values: float, (rows,).
             n_tokens: int, (rows,), tokens behind each value; None: a row's.
         """
-        mine = ((1 << len(domain_ids)) - 1) << first_row
+        mine = ((1 << len(values)) - 1) << first_row
         with self._lock:
             if not max(self._oldest, next_step - MAX_LATE) <= step < next_step:
                 self.n_late += 1
@@ -77,8 +80,10 @@ class Feedback:
         """What came and was not taken: int64, (2 n_domains + 1,), sums, tokens, and ignored values."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-            self._seen = {step: rows for step, rows in self._seen.items() if step >= next_step - MAX_LATE}
-        found = self._summed(waiting)
+            for step in range(self._first_seen, next_step - MAX_LATE):
+                self._seen.pop(step, None)
+            self._first_seen = max(self._first_seen, next_step - MAX_LATE)
+        found = self._summed(waiting) if waiting else 0
         with self._lock:
             self._totals = self._totals + found
             return self._totals
@@ -93,45 +98,33 @@ class Feedback:
     def restart(self, totals: NDArray[np.int64], next_step: int) -> None:
         """Go on with these totals at `next_step`; reports of batches before it come no more."""
         with self._lock:
-            self._waiting, self._seen, self._totals, self._oldest = [], {}, totals, next_step
+            self._waiting, self._seen, self._totals = [], {}, totals
+            self._oldest = self._first_seen = next_step
 
     def _summed(self, reports: list[_Rows]) -> NDArray[np.int64]:
-        n = self._order.size
-        found = np.zeros(2 * n + 1, np.int64)
-        if not reports:
-            return found
-        sizes = [len(report.domain_ids) for report in reports]
-        values = _joined([report.values for report in reports])
-        domains = self._order[_joined([report.domain_ids for report in reports]).astype(np.int64)]
-        if all(isinstance(report.n_tokens, int) for report in reports):
-            tokens = np.repeat([report.n_tokens for report in reports], sizes)
+        values = _joined([report.values for report in reports]).astype(np.float64, copy=False)
+        domains = self._order[_joined([report.domain_ids for report in reports]).astype(np.int64, copy=False)]
+        counts = [report.n_tokens for report in reports]
+        if all(isinstance(count, int) for count in counts) and min(counts) == max(counts):
+            tokens = np.full(values.size, counts[0])
         else:
-            tokens = np.concatenate(
-                [
-                    np.broadcast_to(_array(report.n_tokens), size)
-                    for report, size in zip(reports, sizes, strict=True)
-                ]
-            ).astype(np.int64)
-        is_good = (np.abs(values) <= MAX_LOSS) & (tokens > 0)  # False for NaN, too
-        found[2 * n] = np.count_nonzero(~is_good & (tokens > 0))
-        if not is_good.all():
-            values, domains, tokens = values[is_good], domains[is_good], tokens[is_good]
-        found[:n] = _sums(domains, np.rint(values.astype(np.float64) * UNIT).astype(np.int64) * tokens, n)
-        found[n : 2 * n] = _sums(domains, tokens, n)
-        return found
-
-
-def _sums(domains: NDArray[np.int64], values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """The sum of each domain's values, exact: in float64, ten times as fast, while no sum can reach 2**53."""
-    if float(np.abs(values).sum(dtype=np.float64)) < 2**53:
-        return np.bincount(domains, weights=values, minlength=n).astype(np.int64)
-    found = np.zeros(n, np.int64)
-    np.add.at(found, domains, values)
-    return found
+            each = ((_array(report.n_tokens), len(report.values)) for report in reports)
+            tokens = np.concatenate([np.broadcast_to(*pair) for pair in each])
+        return domain_sums(
+            domains,
+            values,
+            tokens.astype(np.int64, copy=False),
+            self._order.size,
+            unit=UNIT,
+            largest=MAX_LOSS,
+            compiled=kernels.done_already(),
+        )
 
 
 def _joined(parts: list[Any]) -> NDArray[Any]:
     """Tensors or arrays one after another; tensors of a device come over together."""
+    if len(parts) == 1:
+        return _array(parts[0])
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts)
     import torch
@@ -143,11 +136,12 @@ def _joined(parts: list[Any]) -> NDArray[Any]:
 
 
 def _array(values: Any) -> NDArray[Any]:
-    return (
-        values
-        if isinstance(values, np.ndarray)
-        else np.asarray(values.cpu() if hasattr(values, "cpu") else values)
-    )
+    if isinstance(values, np.ndarray):
+        return values
+    if not hasattr(values, "is_cpu"):
+        return np.asarray(values)
+    found: NDArray[Any] = (values if values.is_cpu else values.cpu()).numpy()
+    return found
 
 
 def row_values(values: Any, n_rows: int, name: str) -> Any:
@@ -159,12 +153,12 @@ def row_values(values: Any, n_rows: int, name: str) -> Any:
     if hasattr(values, "detach"):
         import torch
 
-        found = values.detach()
-        if found.device.type == "cpu" and found.dtype == torch.float32:
+        found = values.detach() if values.requires_grad else values
+        if found.is_cpu and found.dtype == torch.float32:
             found = found.numpy().copy()  # a tenth of what torch takes
         else:
             found = found.to(torch.float32, copy=True)
-            found = found.numpy() if found.device.type == "cpu" else found
+            found = found.numpy() if found.is_cpu else found
     else:
         found = np.array(values, np.float32)
     if tuple(found.shape) != (n_rows,):

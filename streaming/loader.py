@@ -558,16 +558,18 @@ class StreamingLoader:
 
         Threads that plan go on meanwhile: they know weights up to the horizon, which moves last.
         """
-        drawn = np.array(self._start.rows_drawn, np.int64)
-        if self._n_given:
-            rows = self._given.rows.domains[: self._n_given].ravel()
-            drawn = drawn + np.bincount(rows, minlength=drawn.size)
-        room = np.full(drawn.size, np.inf)
-        if self.steps is not None:
-            n_rows = max(1, (self.steps - self.step) * self._planner.batch_size_at(self.step))
-            room = (self._rows_at_most() - drawn) / n_rows
+        drawn, room = None, None
+        is_capped = self.steps is not None and any(cap is not None for cap in self._max_epochs.values())
+        if is_capped or online.counts_rows:
+            drawn = np.array(self._start.rows_drawn, np.int64)
+            if self._n_given:
+                rows = self._given.rows.domains[: self._n_given].ravel()
+                drawn = drawn + np.bincount(rows, minlength=drawn.size)
+            if self.steps is not None:
+                n_rows = max(1, (self.steps - self.step) * self._planner.batch_size_at(self.step))
+                room = (self._rows_at_most() - drawn) / n_rows
         start, shares = online.report(drawn, room)
-        if not np.array_equal(shares, self._planner.schedule[-1][1]):
+        if (shares != self._planner.schedule[-1][1]).any():
             self._planner.schedule.append((start, shares))
         online.advance()
 

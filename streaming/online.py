@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW
+from ..kernels.domain_sums import domain_means
+from ..kernels.simplex import bounded_weights, whole_weights
 from .batch import Batch
 from .feedback import UNIT, Feedback, row_means, row_values
 from .named_policies import load_policy
-from .policies import Policy, bounded_weights
+from .policies import Policy
 from .ranks import Ranks
 from .weights import check_names
 
@@ -101,6 +103,7 @@ class Online:
         self.mixing, self._names, self._ranks, self._length = mixing, list(names), ranks, sequence_length
         self._shares = shares
         self._adapts = np.array([name not in mixing.replay for name in names]) & (shares > 0)
+        self._adapting = slice(None) if self._adapts.all() else np.flatnonzero(self._adapts)
         adapting = [name for name, adapts in zip(names, self._adapts.tolist(), strict=True) if adapts]
         if not adapting:
             raise ValueError(
@@ -111,7 +114,7 @@ class Online:
         self.policy = load_policy(mixing.policy, prior, adapting, mixing.parameters)
         self.feedback = Feedback(np.array([names.index(name) for name in domains]), sequence_length)
         self.n_reports = 0
-        self._drawn = np.zeros(len(names), np.int64)  # rows, at the last report
+        self._drawn = np.zeros(len(names), np.int64)  # rows, at the last report that counts them
 
     @property
     def next_report(self) -> int:
@@ -164,23 +167,31 @@ class Online:
             values = row_values(told[name], n_rows, name)
         self.feedback.add(batch.step, batch.first_row, next_step, batch.domain_ids, values, n_tokens)
 
-    def report(self, rows_drawn: NDArray[np.int64], room: Floats) -> tuple[int, NDArray[np.int64]]:
+    @property
+    def counts_rows(self) -> bool:
+        """Whether reports need the rows drawn: of validation losses, the tokens trained on moved them."""
+        return self.policy.reads == "validation"
+
+    def report(
+        self, rows_drawn: NDArray[np.int64] | None, room: Floats | None
+    ) -> tuple[int, NDArray[np.int64]]:
         """Show the policy what was reported. A collective: all ranks call it before the same step.
 
         Args:
-            rows_drawn: int64, (n_domains,), in the run so far.
-            room: the largest weight with which each domain lasts to the run's end: (n_domains,).
+            rows_drawn: int64, (n_domains,), in the run so far; None unless it `counts_rows`.
+            room: the largest weight with which each domain lasts to the run's end: (n_domains,); None: any.
         Returns:
             The step from which new weights hold, and the weights: int64, (n_domains,), in units of ROW.
         """
         step = self.next_report
-        losses, n_tokens, n_ignored = self._means(self._ranks.sum(self.feedback.take(step)))
-        drawn = (rows_drawn - self._drawn) * float(self._length)
-        # Of validation losses it is the tokens trained on that moved them.
-        spent = np.where(n_tokens > 0, drawn, 0.0) if self.policy.reads == "validation" else n_tokens
-        self.policy.observe(losses[self._adapts], spent[self._adapts])
+        losses, n_tokens, n_ignored = domain_means(self._ranks.sum(self.feedback.take(step)), UNIT)
+        spent = n_tokens
+        if self.counts_rows:
+            assert rows_drawn is not None
+            spent = np.where(n_tokens > 0, (rows_drawn - self._drawn) * float(self._length), 0.0)
+            self._drawn = rows_drawn
+        self.policy.observe(losses[self._adapting], spent[self._adapting])
         self.policy.n_ignored += n_ignored
-        self._drawn = rows_drawn
         shares = self._ranks.from_first(self._shares_of(self.policy.weights, room))
         self._log(step, step + self.mixing.lag, shares, losses, n_tokens)
         return step + self.mixing.lag, shares
@@ -189,31 +200,16 @@ class Online:
         """Go on to the next report: the weights of the last are in the plan."""
         self.n_reports += 1
 
-    def _means(self, totals: NDArray[np.int64]) -> tuple[Floats, Floats, int]:
-        """Mean losses, NaN where nothing was reported, tokens, and how many values were ignored."""
-        n = len(self._names)
-        sums, n_tokens = totals[:n].astype(np.float64), totals[n : 2 * n].astype(np.float64)
-        losses = np.full(n, np.nan)
-        np.divide(sums, n_tokens * UNIT, out=losses, where=n_tokens > 0)
-        return losses, n_tokens, int(totals[2 * n])
-
-    def _shares_of(self, weights: Floats, room: Floats) -> NDArray[np.int64]:
+    def _shares_of(self, weights: Floats, room: Floats | None) -> NDArray[np.int64]:
         """A policy's weights in units of ROW, those of replayed domains as they were, none above its room."""
-        high = np.clip(room[self._adapts] * ROW / self._budget, 0, 1)
-        if (weights > high).any() and high.any():
+        high = None if room is None else np.clip(room[self._adapts] * ROW / self._budget, 0, 1)
+        if high is not None and (weights > high).any() and high.any():
             is_enough = high.sum() > 1
             weights = bounded_weights(weights, np.zeros_like(high), high) if is_enough else high / high.sum()
         elif np.abs(weights - self.policy.prior).max() < 1e-12:
             return self._shares  # finer than units
-        unit = ROW // QUANTUM
-        exact = weights * (self._budget // unit)
-        whole = np.floor(exact)
-        n_left = int(self._budget // unit - whole.sum())
-        whole[np.argsort(whole - exact, kind="stable")[:n_left]] += 1
-        mixed = np.maximum(whole.astype(np.int64), 1) * unit  # a domain without a weight would be forgotten
-        mixed[np.argmax(mixed)] += self._budget - int(mixed.sum())  # what replay leaves of a unit, too
         found = self._shares.copy()
-        found[self._adapts] = mixed
+        found[self._adapting] = whole_weights(weights, self._budget, ROW // QUANTUM)
         return found
 
     def _log(

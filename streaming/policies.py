@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.mirror_descent import Evidence, Step, mirror_descent, slopes
+from ..kernels.simplex import bounded_softmax, bounded_weights
+
 Floats = NDArray[np.float64]
 Reward = Literal["slope", "validation", "loss", "excess", "alignment"]
 SLOPES: tuple[Reward, ...] = ("slope", "validation")
@@ -59,11 +62,15 @@ class Policy(ABC):
                 f"losses and n_tokens have shapes {losses.shape} and {n_tokens.shape}; each needs one "
                 f"number for each of {self.prior.size} domains"
             )
-        is_there = np.isfinite(losses) & (n_tokens > 0)
-        self.n_ignored += int(((n_tokens > 0) & ~is_there).sum())
+        has_tokens = n_tokens > 0
+        is_there = np.isfinite(losses) & has_tokens
+        n_there = np.count_nonzero(is_there)
+        self.n_ignored += int(np.count_nonzero(has_tokens) - n_there)
         self.n_reports += 1
-        if is_there.any():
-            self._update(np.where(is_there, losses, np.nan), np.where(is_there, n_tokens, 0.0), is_there)
+        if 0 < n_there < losses.size:
+            losses, n_tokens = np.where(is_there, losses, np.nan), np.where(is_there, n_tokens, 0.0)
+        if n_there:
+            self._update(losses, n_tokens, is_there)
 
     @abstractmethod
     def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
@@ -163,9 +170,11 @@ class MirrorDescent(Policy):
         self.reward, self.rate, self.pull, self.warm_up = reward, rate, pull, warm_up
         self.reference = None if reference is None else vector("reference", reference, self.prior.size)
         self.low, self.high = floor * self.prior, np.minimum(1.0, ceiling * self.prior)
-        self.decays = np.array([1 - 0.5 ** (1 / half_life) for half_life in half_lives])
-        self.log_prior = np.log(self.prior)
-        self.log_weights = self.log_prior.copy()
+        decays = np.array([1 - 0.5 ** (1 / half_life) for half_life in half_lives])
+        level = np.zeros_like(self.prior) if self.reference is None else self.reference
+        by_slope = reward in SLOPES
+        self._step = Step(decays, self.prior, np.log(self.prior), level, rate, pull, by_slope)
+        self.log_weights = self._step.log_prior.copy()
         self._of, self._weights = np.empty(0), np.empty(0)  # the weights of these log-weights, once asked for
         if reward in ("alignment", "validation"):
             self.reads = "rewards" if reward == "alignment" else "validation"
@@ -177,76 +186,33 @@ class MirrorDescent(Policy):
     @property
     def weights(self) -> Floats:
         if self._of is not self.log_weights:
-            self._of, self._weights = (
-                self.log_weights,
-                bounded_weights(softmax(self.log_weights), self.low, self.high),
-            )
+            self._of = self.log_weights
+            self._weights = bounded_softmax(self.log_weights, self.low, self.high)
         return self._weights.copy()
 
-    def rewards(self) -> Floats:
-        if self.reward in SLOPES:
-            return np.where(self.n_seen > 0, self.prior * self.slopes()[0], np.nan)
-        return np.where(self.n_seen > 0, self._level(), np.nan)
-
-    def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
-        self._follow(losses, n_tokens, is_there)
-        if self.n_reports <= self.warm_up:
-            return
-        weights = self.weights
-        advantage = np.minimum(np.maximum(self._advantage(weights), -1), 1)
-        stepped = np.log(weights * (1 + self.rate * advantage))
-        stepped += self.pull * (self.log_prior - stepped)
-        self.log_weights = stepped - np.log(np.exp(stepped).sum())
-
-    def _follow(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
-        found = np.stack([losses, self.n_tokens + n_tokens / 2])
-        self.n_tokens += n_tokens
-        self.n_seen += is_there
-        # In the first reports all count alike, as in a plain mean.
-        first = 1 / np.maximum(self.n_seen, 1)
-        fast, slow = (np.maximum(decay, first) for decay in self.decays.tolist())
-        if not is_there.all():
-            fast, slow = fast * is_there, slow * is_there
-            found = np.where(is_there, found, 0.0)
-        miss = (found[0] - self.fast[0]) * (self.n_seen > 1)
-        self.variance += slow * (miss * miss - self.variance)
-        self.fast += fast * (found - self.fast)
-        self.slow += slow * (found - self.slow)
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of each domain."""
+        return Evidence(self.fast, self.slow, self.variance, self.n_seen, self.n_tokens)
 
     def slopes(self) -> tuple[Floats, Floats]:
         """Nats by which a token of the domain lowers its loss, noise taken out, and the standard error.
 
         float64, (n_domains,) each, >= 0; of a domain that has not moved both are 0.
         """
-        drop, moved = self.slow[0] - self.fast[0], self.fast[1] - self.slow[1]
-        fast, slow = self.decays.tolist()
-        squared = self.variance * (fast / (2 - fast) + slow / (2 - slow))
-        moves = moved > 0
-        per_token = moves / np.where(moves, moved, 1.0)
-        rises = drop > 0
-        kept = 1 - squared / np.where(rises, drop * drop, 1.0)
-        return np.maximum(kept, 0) * (drop * rises) * per_token, np.sqrt(squared) * per_token
+        return slopes(self.evidence, self._step.decays)
 
-    def _level(self) -> Floats:
-        level: Floats = self.slow[0]
-        return level if self.reference is None else level - self.reference
+    def rewards(self) -> Floats:
+        found = self.prior * self.slopes()[0] if self._step.by_slope else self.slow[0] - self._step.reference
+        return np.where(self.n_seen > 0, found, np.nan)
 
-    def _advantage(self, weights: Floats) -> Floats:
-        """By how much each domain is better than the mean of the weights; 0 for one that never reported."""
-        if self.reward in SLOPES:
-            slopes, errors = self.slopes()
-            gain, error = self.prior * slopes, self.prior * errors
-            mean = float(weights @ gain)
-            if mean <= 0:
-                return np.zeros_like(gain)
-            above = (gain - mean) / (mean + float(weights @ error))
-            return np.where(above < 0, above * (mean / (mean + error)), above)
-        level = self._level()
-        known = self.n_seen > 0
-        spread = float(level[known].std())
-        if spread == 0:
-            return np.zeros_like(level)
-        return np.where(known, np.clip((level - level[known].mean()) / spread, -3, 3) / 3, 0.0)
+    def _update(self, losses: Floats, n_tokens: Floats, is_there: NDArray[np.bool_]) -> None:
+        is_warm = self.n_reports > self.warm_up
+        stepped = mirror_descent(
+            losses, n_tokens, is_there, self.evidence, self.weights, self._step, is_warm=is_warm
+        )
+        if is_warm:
+            self.log_weights = stepped
 
 
 class Ado(Policy):
@@ -330,42 +296,6 @@ class Ado(Policy):
         misses = ((level[:, None] + scale[:, None] * x - loss) ** 2) @ share
         best = int(np.argmin(misses))
         return np.array([level[best], scale[best], alphas[best]]) if scale[best] > 0 else np.zeros(3)
-
-
-def bounded_weights(weights: Floats, low: Floats, high: Floats) -> Floats:
-    """The weights in proportion, each within its bounds: clip(factor · weight, low, high), summing to one.
-
-    Args:
-        weights: (n_domains,), > 0.
-        low, high: (n_domains,), low <= high, whose sums have 1 between them.
-
-    >>> bounded_weights(np.array([0.8, 0.1, 0.1]), np.zeros(3), np.array([0.5, 1, 1])).tolist()
-    [0.5, 0.25, 0.25]
-    """
-    result: Floats = weights / weights.sum()
-    clipped: Floats = np.minimum(np.maximum(result, low), high)
-    if (clipped == result).all():
-        return result
-    held = np.zeros(weights.size, bool)
-    while True:
-        clipped = np.minimum(np.maximum(result, low), high)
-        excess = clipped.sum() - 1
-        if abs(excess) < 1e-12 or held.all():
-            break
-        held |= (result < low) if excess > 0 else (result > high)
-        free = ~held
-        if not free.any():
-            break
-        result = np.where(held, clipped, result)
-        result[free] = weights[free] * (1 - clipped[held].sum()) / weights[free].sum()
-    return clipped
-
-
-def softmax(logits: Floats) -> Floats:
-    """float64, (n,), summing to one."""
-    shifted = np.exp(logits - logits.max())
-    found: Floats = shifted / shifted.sum()
-    return found
 
 
 def distribution(prior: Floats) -> Floats:

@@ -14,7 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .policies import Floats, Policy, distribution, softmax, vector
+from ..kernels.simplex import softmax
+from .policies import Floats, Policy, distribution, vector
 
 OdmForm = Literal["paper", "released"]
 MAX_IMPORTANCE = 20.0

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..kernels.apportion import ROW, apportion
 from ..kernels.bin_packing import best_fit_decreasing
+from ..kernels.domain_sums import domain_sums
 from ..kernels.gather import RowArrays, TokenStream, gather
 from ..kernels.jit import InBackground
 from ..kernels.permutation import permute
@@ -18,6 +19,7 @@ def _load() -> None:
     permute(one, 1, 0)
     apportion(np.array([ROW]), one, 1, one + 1)
     best_fit_decreasing(one + 1, 1)
+    domain_sums(one, np.zeros(1), one + 1, 1, unit=1, largest=1.0)
     dtypes: tuple[Any, ...] = (np.uint16, np.uint32)
     for dtype in dtypes:
         stream = TokenStream([np.frombuffer(bytes(8), dtype)])

@@ -18,6 +18,14 @@ hypothesis.settings.register_profile("cuvee", derandomize=True, **COMMON)
 hypothesis.settings.register_profile("explore", derandomize=False, **COMMON)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cuvee"))
 
+LONGEST_FIRST = ("pipeline", "operators", "streaming")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folders whose files take long come first, so that no worker is left alone with one at the end."""
+    folders = [*LONGEST_FIRST, *sorted({item.path.parent.name for item in items} - {*LONGEST_FIRST})]
+    items.sort(key=lambda item: folders.index(item.path.parent.name))
+
 
 @pytest.fixture(scope="session")
 def check_operator() -> Callable[[Operator, pa.Table], pa.Table]:

@@ -8,12 +8,12 @@ from hypothesis.extra.numpy import arrays
 
 from cuvee.kernels.facility_location import (
     Selection,
-    Sieve,
     facility_location,
     facility_location_reference,
     facility_location_sparse,
     facility_location_stochastic,
 )
+from cuvee.kernels.sieve import Sieve
 
 
 def objective(similarity: np.ndarray, chosen: object) -> float:
@@ -57,6 +57,19 @@ def test_the_lazy_choice_is_the_naive_one_bit_for_bit(data: st.DataObject) -> No
 def test_the_lazy_choice_is_the_naive_one_where_many_items_round(seed: int) -> None:
     similarity = similarities(60, 501, seed)
     assert_equal(facility_location(similarity, 20), facility_location_reference(similarity, 20))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30])
+def test_the_lazy_choice_is_the_naive_one_to_the_last_row_that_adds_nothing(scale: float) -> None:
+    # Near the end gains are a millionth of the first ones, equal, or none: bounds must not fall below them.
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.normal(size=(40, 2)), 2, axis=0) + np.where(np.arange(80) % 3, 0, 1e-6)[:, None]
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    similarity = (scale * (distances.max() - distances)).astype(np.float32)
+    bonus = np.where(np.arange(80) % 5, 0, scale * 1e-3).astype(np.float32)
+    for given_bonus in (None, bonus):
+        found = facility_location(similarity, 80, bonus=given_bonus)
+        assert_equal(found, facility_location_reference(similarity, 80, bonus=given_bonus))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -123,6 +136,12 @@ def test_what_cannot_be_chosen_from_is_refused() -> None:
     square[1, 2] = np.nan
     with pytest.raises(ValueError, match=r"similarity\[1, 2\] is nan; all values must be finite"):
         facility_location(square, 1)
+    for value in (-np.inf, np.inf):
+        square[1, 2] = value
+        with pytest.raises(ValueError, match=r"similarity\[1, 2\] is -?inf; all values must be finite"):
+            facility_location(square, 1)
+    with pytest.raises(ValueError, match="a row whose sum is beyond float32"):
+        facility_location(np.full((3, 3), 2e38, np.float32), 1)
     square[1, 2] = 0
     with pytest.raises(ValueError, match="groups and budgets come together"):
         facility_location(square, 1, groups=np.zeros(3, np.int64))

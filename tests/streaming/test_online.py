@@ -11,7 +11,7 @@ import torch
 
 from cuvee.kernels.apportion import ROW
 from cuvee.streaming import Batch, StreamingLoader
-from cuvee.streaming.feedback import MAX_LATE, UNIT, Feedback, _sums
+from cuvee.streaming.feedback import MAX_LATE, UNIT, Feedback
 from cuvee.streaming.online import OnlineMixing, read_weight_log
 from cuvee.streaming.policies import Floats, Policy
 
@@ -230,10 +230,13 @@ def test_reports_of_another_life_or_too_late_are_ignored(sources) -> None:
     assert found.n_late == 1
 
 
-def test_sums_are_exact_however_large() -> None:
-    domains, values = np.array([0, 1, 0, 0]), np.array([2**60, 5, 1, -3], np.int64)
-    assert _sums(domains, values, 3).tolist() == [2**60 - 2, 5, 0]
-    assert _sums(domains, values % 1000, 3).tolist() == [2**60 % 1000 + 1 + 997, 5, 0]
+def test_what_is_remembered_of_reports_does_not_grow_with_the_run() -> None:
+    found = Feedback(np.arange(1), L)
+    for step in range(3 * MAX_LATE):
+        found.add(step, 0, step + 1, np.zeros(1, np.int64), np.ones(1))
+        found.take(step + 1)
+    assert len(found._seen) == MAX_LATE
+    assert (found.n_late, found.n_repeated) == (0, 0)
 
 
 @pytest.mark.parametrize(

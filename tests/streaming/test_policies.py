@@ -5,10 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cuvee.streaming.policies import Ado, MirrorDescent, Policy, bounded_weights
+from cuvee.streaming.policies import Ado, MirrorDescent, Policy
 from cuvee.streaming.published_policies import Aioli, Exp3S, GroupDro, Odm, SkillIt
 
 PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
@@ -214,23 +212,6 @@ def test_aioli_learns_who_helps_whom() -> None:
     final = np.exp(policy.log_weights)
     assert final[1] > PRIOR[1]
     assert ((final / PRIOR)[[0, 2, 3]] < 0.7).all()
-
-
-@given(st.lists(st.tuples(st.floats(0.01, 10), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8))
-def test_bounded_weights_are_in_proportion_within_their_bounds(
-    rows: list[tuple[float, float, float]],
-) -> None:
-    weights, one, other = map(np.array, zip(*rows, strict=True))
-    low, high = np.minimum(one, other) / len(rows), np.maximum(one, other)
-    high = np.maximum(high, 1 / len(rows))
-    found = bounded_weights(weights, low, high)
-    assert found.sum() == pytest.approx(1, abs=1e-9)
-    assert (found >= low - 1e-12).all()
-    assert (found <= high + 1e-12).all()
-    inside = (found > low + 1e-9) & (found < high - 1e-9)
-    if inside.any():
-        factors = found[inside] / weights[inside]
-        np.testing.assert_allclose(factors, factors[0], rtol=1e-6)
 
 
 def test_wrong_arguments_are_named() -> None:
