@@ -44,7 +44,7 @@ class Region:
         used = self.centre > 0
         usable = np.where(used, weights, 0.0)
         usable[usable.sum(axis=1) == 0] = self.centre
-        targets = usable / usable.sum(axis=1, keepdims=True)
+        targets: Floats = usable / usable.sum(axis=1, keepdims=True)
         above = (targets > self.upper).any(axis=1)
         if above.any():
             targets[above] = [project_to_capped_simplex(w, self.upper) for w in usable[above]]
