@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, types  # type: ignore[attr-defined]
-from numba.extending import intrinsic
+from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
+from .instructions import pointer, prefetch
 from .jit import kernel
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+PAGE = 4096  # bytes of memory that an access finds at once
 IGNORED_LABEL = -100  # what cross-entropy losses leave out
 
 
@@ -272,16 +273,6 @@ def _address(array: NDArray[Any]) -> int:
     return address
 
 
-def _void_pointer(_context: Any, address: Any) -> tuple[Any, Any]:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.voidptr(address), generate
-
-
-pointer: Any = intrinsic(_void_pointer)  # of an address: carray takes it
-
-
 @kernel
 def _widen(tokens: Tokens, out: NDArray[np.int64]) -> None:
     # A function of its own, over two plain arrays: LLVM vectorises this loop, not the same inside _gather.
@@ -323,6 +314,53 @@ def _count_up(out: NDArray[np.int64]) -> None:
 
 
 @kernel
+def find(
+    itemsize: int,
+    addresses: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    offset_addresses: NDArray[np.int64],
+    doc_bounds: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    pieces: NDArray[np.int64],
+    docs: NDArray[np.int64],
+) -> None:
+    """The piece that each segment begins in, and, if docs are wanted, its document (the count of offsets that
+    are at most its start).
+
+    Segments lie anywhere in memory, and the first access to each waits for that. Here all wait at once: for
+    tokens by prefetching, for the ends of documents by searching for all segments step by step.
+    """
+    most = 1
+    for s in range(starts.shape[0]):
+        piece = np.searchsorted(bounds, starts[s], side="right") - 1
+        pieces[s] = piece
+        begin = addresses[piece] + (starts[s] - bounds[piece]) * itemsize
+        end = begin + min(lengths[s], bounds[piece + 1] - starts[s]) * itemsize
+        prefetch(begin)
+        prefetch(begin + 64)
+        for page in range((begin // PAGE + 1) * PAGE, end, PAGE):
+            prefetch(page)
+        if docs.shape[0] > 0:
+            docs[s] = 0
+            most = max(most, doc_bounds[piece + 1] - doc_bounds[piece] + 1)
+    if docs.shape[0] == 0:
+        return
+    step = 1
+    while 2 * step <= most:
+        step *= 2
+    while step > 0:
+        for s in range(starts.shape[0]):
+            piece = pieces[s]
+            n_offsets = doc_bounds[piece + 1] - doc_bounds[piece] + 1
+            offsets = carray(pointer(offset_addresses[piece]), (n_offsets,), np.int64)
+            after = docs[s] + step
+            if after <= n_offsets and offsets[after - 1] <= starts[s] - bounds[piece]:
+                docs[s] = after
+        step //= 2
+
+
+@kernel
 def _gather(
     of_dtype: Tokens,
     addresses: NDArray[np.int64],
@@ -351,6 +389,9 @@ def _gather(
     marked = mask or positions.shape[0] > 0 or cu_seqlens.shape[0] > 0
     if cu_seqlens.shape[0] > 0:
         cu_seqlens[0] = 0
+    pieces = np.empty(starts.shape[0], np.int64)
+    docs = np.empty(starts.shape[0] if marked else 0, np.int64)
+    find(of_dtype.itemsize, addresses, bounds, offset_addresses, doc_bounds, starts, lengths, pieces, docs)
     for s in range(starts.shape[0] + 1):
         begin = at[s] if s < starts.shape[0] else inputs.shape[0]
         if begin > filled:
@@ -364,7 +405,7 @@ def _gather(
             break
         start, length = starts[s], lengths[s]
         filled = begin + length
-        piece = np.searchsorted(bounds, start, side="right") - 1
+        piece = pieces[s]
         copied = 0  # tokens of this segment: 0..length, the last for its label only
         while copied <= length and piece < addresses.shape[0]:
             low, high = (
@@ -383,7 +424,7 @@ def _gather(
             if marked and first < low + length:
                 n_docs = doc_bounds[piece + 1] - doc_bounds[piece]
                 offsets = carray(pointer(offset_addresses[piece]), (n_docs + 1,), np.int64)
-                doc = np.searchsorted(offsets, first, side="right")
+                doc = docs[s] if copied == 0 else np.searchsorted(offsets, first, side="right")
                 while first < min(low + length, size):
                     doc_end = min(offsets[doc], low + length)
                     if doc_end > first:

@@ -4,7 +4,8 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .gather import TokenLayout, Tokens, TokenStream, pointer
+from .gather import TokenLayout, Tokens, TokenStream, find
+from .instructions import pointer
 from .jit import kernel
 
 
@@ -74,9 +75,10 @@ def _copy_segments(
 ) -> int:
     ends[0] = 0
     n_ends, at = 1, 0
+    pieces, docs = np.empty(starts.shape[0], np.int64), np.empty(starts.shape[0], np.int64)
+    find(tokens.itemsize, addresses, bounds, offset_addresses, doc_bounds, starts, lengths, pieces, docs)
     for s in range(starts.shape[0]):
-        start, length = starts[s], lengths[s]
-        piece = np.searchsorted(bounds, start, side="right") - 1
+        start, length, piece = starts[s], lengths[s], pieces[s]
         copied = 0
         while copied <= length and piece < addresses.shape[0]:
             low = start - bounds[piece]
@@ -86,7 +88,7 @@ def _copy_segments(
             _copy(source, tokens[at + copied : at + copied + end - first])
             n_docs = doc_bounds[piece + 1] - doc_bounds[piece]
             offsets = carray(pointer(offset_addresses[piece]), (n_docs + 1,), np.int64)
-            doc = np.searchsorted(offsets, first, side="right")
+            doc = docs[s] if copied == 0 else np.searchsorted(offsets, first, side="right")
             while doc <= n_docs and offsets[doc] <= low + length:
                 if at + offsets[doc] - low > ends[n_ends - 1]:
                     ends[n_ends] = at + offsets[doc] - low

@@ -33,6 +33,16 @@ def check_counts(
         raise ValueError(f"rank is {rank}; with world_size {world_size} it must lie in [0, {world_size})")
 
 
+def check_window(window: int | None) -> None:
+    """Refuse a window of no shards.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if window is not None and window < 1:
+        raise ValueError(f"window is {window}; it must be at least 1 shard")
+
+
 def check_packing(packing: str, emit: Sequence[str], mask_boundaries: bool) -> None:
     """Refuse a packing or fields that do not go together.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,12 @@ from .batch import Batch, FieldName
 from .buffers import Buffers
 from .plan import Rows
 
-# Batches whose memory is kept: the trainer's, the one before it, and one on its way to a device.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Blocks whose memory is kept: the trainer's, the one before it, and one on its way to a device.
 N_HELD = 3
+NO_POSITIONS, NO_BOUNDS = np.empty((0, 0), np.int64), np.empty(0, np.int32)  # are not wanted
 
 
 class RankRows(NamedTuple):
@@ -68,7 +72,7 @@ def columns(counts: NDArray[np.int64], lengths: NDArray[np.int64], sequence_leng
 
 @dataclass
 class Assembler:
-    """Makes batches; each array of a batch comes from `buffers`, or is small.
+    """Makes batches; the large arrays come from `buffers`.
 
     Args:
         sequence_length: L.
@@ -77,7 +81,7 @@ class Assembler:
         mask_boundaries: as for `gather`.
         domain_ids: int64, (n_domains,), what the trainer calls each of the planner's domains.
         objective: float64, (n_domains,), weights of the loss; None: every row weighs 1.
-        n_ahead: batches that are made before they are handed out.
+        n_ahead: groups of batches that are made before they are handed out.
         pin_memory: of the large arrays.
     """
 
@@ -91,73 +95,115 @@ class Assembler:
     pin_memory: bool = False
 
     def __post_init__(self) -> None:
-        self._buffers: dict[int, Buffers] = {}
+        self._buffers: dict[tuple[int, int], Buffers] = {}
+        self._row_begins: dict[int, NDArray[np.int64]] = {}
 
     def assemble(
         self,
-        rows: RankRows,
+        steps: Sequence[RankRows],
         stream: TokenStream,
         starts: NDArray[np.int64],
         *,
         compiled: bool = True,
-    ) -> Batch:
-        """The batch of `rows`, whose segments lie in `stream` at `starts`."""
+    ) -> list[Batch]:
+        """The batches of `steps`, of equally many rows each, whose segments lie in `stream` at `starts`.
+
+        They are gathered in one call into one block of memory, which is used again when none of them is left.
+        """
         import torch
 
-        length, n_rows = rows.sequence_length or self.sequence_length, rows.domains.size
-        n_of_row = self.sequence_length // length
-        shape = (n_rows * n_of_row, length)
-        buffers = self._buffers.get(n_rows)
-        if buffers is None:
-            n_arrays = 2 + ("position_ids" in self.emit)
-            n_kept = n_arrays * (N_HELD + self.n_ahead)
-            buffers = Buffers((n_rows, self.sequence_length), n_kept, pinned=self.pin_memory)
-            self._buffers = {n_rows: buffers}  # a batch size that is over needs no memory
+        first, n_steps = steps[0], len(steps)
+        n_rows = first.domains.size
+        block = self._block(n_steps, n_rows)
+        inputs, labels = block[0], block[1]
+        positions = block[2] if len(block) > 2 else NO_POSITIONS
         wants_bounds = "cu_seqlens" in self.emit or "max_seqlen" in self.emit
-        arrays = RowArrays(
-            inputs=buffers.take().reshape(shape),
-            labels=buffers.take().reshape(shape),
-            positions=buffers.take().reshape(shape)
-            if "position_ids" in self.emit
-            else np.empty((0, 0), np.int64),
-            cu_seqlens=np.empty(shape[0] * shape[1] + 1 if wants_bounds else 0, np.int32),
-        )
-        n_sequences, longest = gather(
+        bounds = np.empty(inputs.size + 1, np.int32) if wants_bounds else NO_BOUNDS
+        if n_steps == 1:
+            counts, lengths = first.counts, first.lengths
+        else:
+            counts = np.concatenate([rows.counts for rows in steps])
+            lengths = np.concatenate([rows.lengths for rows in steps])
+        n_sequences, _ = gather(
             stream,
             starts,
-            columns(rows.counts, rows.lengths, self.sequence_length),
-            rows.lengths,
-            arrays,
+            self._columns(counts, lengths),
+            lengths,
+            RowArrays(inputs, labels, positions, bounds),
             pad_id=self.pad_id,
             mask_boundaries=self.mask_boundaries,
             compiled=compiled,
         )
-        values: dict[FieldName, Any] = {"input_ids": torch.from_numpy(arrays.inputs)}
+        tensors = torch.from_numpy(block.reshape(-1, n_rows, self.sequence_length)).unbind(0)
+        bounds_of = _split_bounds(bounds[: n_sequences + 1], n_steps, inputs.size) if wants_bounds else []
+        return [
+            self._batch(rows, tensors[k::n_steps], bounds_of[k] if wants_bounds else bounds)
+            for k, rows in enumerate(steps)
+        ]
+
+    def _block(self, n_steps: int, n_rows: int) -> NDArray[np.int64]:
+        """Memory for the inputs, labels and positions of some batches: int64, (2 or 3, rows, L)."""
+        buffers = self._buffers.get((n_steps, n_rows))
+        if buffers is None:
+            shape = (2 + ("position_ids" in self.emit), n_steps * n_rows, self.sequence_length)
+            buffers = Buffers(shape, N_HELD + self.n_ahead, pinned=self.pin_memory)
+            # A batch size that is over needs no memory.
+            self._buffers = {of: each for of, each in self._buffers.items() if of[1] == n_rows}
+            self._buffers[n_steps, n_rows] = buffers
+        return buffers.take()
+
+    def _columns(self, counts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        if counts.size != lengths.size:
+            return columns(counts, lengths, self.sequence_length)
+        if counts.size not in self._row_begins:
+            self._row_begins[counts.size] = columns(counts, lengths, self.sequence_length)
+        return self._row_begins[counts.size]
+
+    def _batch(self, rows: RankRows, tensors: "Sequence[Tensor]", bounds: NDArray[np.int32]) -> Batch:
+        import torch
+
+        length = rows.sequence_length or self.sequence_length
+        n_of_row = self.sequence_length // length
+        if n_of_row > 1:
+            tensors = [tensor.view(-1, length) for tensor in tensors]
+        values: dict[str, Any] = {"input_ids": tensors[0]}
         for name in self.emit:
-            match name:
-                case "labels":
-                    values[name] = torch.from_numpy(arrays.labels)
-                case "position_ids":
-                    values[name] = torch.from_numpy(arrays.positions)
-                case "cu_seqlens":
-                    values[name] = torch.from_numpy(arrays.cu_seqlens[: n_sequences + 1].copy())
-                case "max_seqlen":
-                    values[name] = min(1 << (longest - 1).bit_length(), length)
-                case "domain_ids":
-                    values[name] = torch.from_numpy(_of_each(self.domain_ids[rows.domains], n_of_row))
-                case "row_ids":  # not a view, which would keep the whole plan alive
-                    row_ids = rows.row_ids.copy()
-                    if n_of_row > 1:
-                        row_ids = (row_ids[:, None] + np.arange(n_of_row)).ravel()
-                    values[name] = torch.from_numpy(row_ids)
-                case "weights":
-                    values[name] = torch.from_numpy(_of_each(self._weights(rows), n_of_row))
-        return Batch(step=rows.step, **values)
+            if name == "labels":
+                values[name] = tensors[1]
+            elif name == "domain_ids":
+                values[name] = torch.from_numpy(_of_each(self.domain_ids[rows.domains], n_of_row))
+            elif name == "row_ids":  # not a view, which would keep the whole plan alive
+                row_ids = rows.row_ids.copy()
+                if n_of_row > 1:
+                    row_ids = (row_ids[:, None] + np.arange(n_of_row)).ravel()
+                values[name] = torch.from_numpy(row_ids)
+            elif name == "position_ids":
+                values[name] = tensors[2]
+            elif name == "cu_seqlens":
+                values[name] = torch.from_numpy(bounds)
+            elif name == "max_seqlen":
+                longest = int(np.diff(bounds).max())
+                values[name] = min(1 << (longest - 1).bit_length(), length)
+            elif name == "weights":
+                values[name] = torch.from_numpy(_of_each(self._weights(rows), n_of_row))
+        return Batch.of(rows.step, values)
 
     def _weights(self, rows: RankRows) -> NDArray[np.float32]:
         if self.objective is None:
             return np.ones(rows.domains.size, np.float32)
         return (self.objective[rows.domains] * ROW / rows.shares).astype(np.float32)
+
+
+def _split_bounds(bounds: NDArray[np.int32], n_steps: int, n_tokens: int) -> list[NDArray[np.int32]]:
+    """Of each of some batches of together n_tokens, where its sequences begin: copies."""
+    if n_steps == 1:
+        return [bounds.copy()]
+    begins = np.arange(n_steps + 1) * (n_tokens // n_steps)
+    at = np.searchsorted(bounds, begins).tolist()
+    return [
+        bounds[low : high + 1] - np.int32(begin)
+        for low, high, begin in zip(at[:-1], at[1:], begins.tolist(), strict=False)
+    ]
 
 
 def _of_each(values: NDArray[Any], n_of_row: int) -> NDArray[Any]:

@@ -1,8 +1,8 @@
 """What a trainer gets in each step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,13 @@ class Batch:
     weights: "Tensor" = _ABSENT
     first_row: int = 0
     is_selected: bool = False
+
+    @classmethod
+    def of(cls, step: int, values: Mapping[str, Any]) -> Self:
+        """`cls(step, **values)`, in a fifth of the time: a frozen class sets each field by a call."""
+        batch = object.__new__(cls)
+        vars(batch).update({"step": step, **values})
+        return batch
 
     def keys(self) -> list[str]:
         """The names of what was asked for."""

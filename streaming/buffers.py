@@ -39,16 +39,21 @@ class Buffers:
         if self._pinned:
             import torch
 
-            array: NDArray[np.int64] = torch.empty(self._shape, dtype=torch.int64, pin_memory=True).numpy()
-            return array
-        free = next((k for k, borrower in enumerate(self._borrowers) if borrower() is None), None)
-        memory = bytearray(8 * math.prod(self._shape)) if free is None else self._memory[free]
+            pinned: NDArray[np.int64] = torch.empty(self._shape, dtype=torch.int64, pin_memory=True).numpy()
+            return pinned
+        for k, borrower in enumerate(self._borrowers):
+            if borrower() is None:
+                array = self._over(self._memory[k])
+                self._borrowers[k] = weakref.ref(array)
+                return array
+        memory = bytearray(8 * math.prod(self._shape))
+        array = self._over(memory)
+        if len(self._memory) < self._n_kept:
+            self._memory.append(memory)
+            self._borrowers.append(weakref.ref(array))
+        return array
+
+    def _over(self, memory: bytearray) -> NDArray[np.int64]:
         # Views of views refer to the first array over memory that is not numpy's own: it lives as long as any
         # slice of it, or any tensor that was made of one.
-        borrower = np.frombuffer(memory, np.int64)
-        if free is not None:
-            self._borrowers[free] = weakref.ref(borrower)
-        elif len(self._memory) < self._n_kept:
-            self._memory.append(memory)
-            self._borrowers.append(weakref.ref(borrower))
-        return borrower.reshape(self._shape)
+        return np.ndarray(self._shape, np.int64, memory)

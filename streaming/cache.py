@@ -10,6 +10,7 @@ another process would trust, and what is left is removed when its room is needed
 """
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -26,6 +27,8 @@ N_ATTEMPTS = 3
 SECONDS_BEFORE_RETRY = 0.5
 SECONDS_BETWEEN_LOOKS = 0.02  # while another process fetches a file, or has room in use
 SECONDS_FOR_ROOM = 300.0
+# What no further attempt mends.
+NO_SPACE, NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
 NANOSECONDS_OF_USE = 10**9  # a file's stamp may be older than its last use by this; stamping costs a write
 
 
@@ -89,13 +92,18 @@ class Cache:
         folder: made if need be. Other files in it are neither counted nor touched.
         max_bytes: of the files, those being fetched included; None: no bound.
     Raises:
-        OSError: this system has no file locks.
+        OSError: this system has no file locks, or the folder cannot be written to.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int | None = None) -> None:
         flocks()
         self.folder, self.max_bytes = Path(folder), max_bytes
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                pass
+        except OSError as error:
+            raise self._unusable(error, "it is opened") or error from error
 
     def lease(self, wanted: Wanted, *, thorough: bool = False) -> Lease:
         """The file, fetched unless it is there.
@@ -111,14 +119,15 @@ class Cache:
         """
         n_failed = 0
         while True:
-            if (held := self._checked(wanted, thorough=thorough)) is not None:
-                return held
             try:
-                return self._fetch(wanted)
+                return self._checked(wanted, thorough=thorough) or self._fetch(wanted)
             except (NoRoom, FileNotFoundError):
                 raise
             except Exception as error:
                 n_failed += 1
+                its = f"the {wanted.n_bytes} bytes of {wanted.place} are written"
+                if isinstance(error, OSError) and (unusable := self._unusable(error, its)):
+                    raise unusable from error
                 if n_failed < N_ATTEMPTS:
                     time.sleep(SECONDS_BEFORE_RETRY * n_failed)
                 elif isinstance(error, ValueError):
@@ -167,6 +176,28 @@ class Cache:
                 f"cache {self.folder}: cache_bytes is {self.max_bytes}, less than the {n_bytes} bytes of "
                 f"{what}; set it to {n_bytes} or more"
             )
+
+    def _unusable(self, error: OSError, doing: str) -> OSError | None:
+        """What to say of a disk that is full or a folder that may not be written to; None: it is neither.
+
+        A source's own errors that say so name no file of the folder.
+        """
+        if error.errno in NO_SPACE:
+            n_bytes = sum(status.st_size for _, status in self._files())
+            what = f"its files take {n_bytes}; free some, or set cache_bytes to what the disk has room for"
+        elif error.errno in NOT_WRITABLE and self._names(error):
+            what = "give, by cache, a folder that this user may write to"
+        else:
+            return None
+        return OSError(error.errno, f"cache {self.folder}: {error.strerror} while {doing}; {what}")
+
+    def _names(self, error: OSError) -> bool:
+        """Whether an error is of the folder, one above it, or a file in it."""
+        if error.filename is None:
+            return False
+        path = Path(os.fsdecode(error.filename)).absolute()
+        folder = self.folder.absolute()
+        return path.is_relative_to(folder) or folder.is_relative_to(path)
 
     def _checked(self, wanted: Wanted, *, thorough: bool) -> Lease | None:
         """A hold on the file if it is there and right; a broken one is removed."""

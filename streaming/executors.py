@@ -6,9 +6,11 @@ All get the same rows in the same order from `planned`, and give the same batche
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from .assemble import Assembler, RankRows, rows_of_rank
 from .batch import Batch
@@ -19,23 +21,21 @@ from .warm_up import kernels
 
 # Rows planned at once, in the end. It changes no order; a row's plan costs the least from a few hundred on.
 N_PLANNED_ROWS = 4096
-# Smaller batches are handed over several at once, so that this does not cost more than making them. By a
-# thread few, as those that wait drive one another out of the caches: 2**18 tokens cost a third more.
-# By a process more: its slots are a quarter as large, and its hand-overs dearer.
-N_TOKENS_HANDED_OVER, N_TOKENS_BY_PROCESS, MAX_GROUP = 2**16, 2**18, 8
+# Smaller batches are made and handed over several at once, so that this does not cost more than making them:
+# so many tokens together, in at most so many batches.
+N_TOKENS_HANDED_OVER, MAX_GROUP = 2**18, 8
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """One step of a plan."""
 
     start: Cursor  # of the plan
-    index: int  # of the step within the plan
+    place: int  # of the step within the plan
     rows: Rows
 
     @property
     def step(self) -> int:
-        return self.start.step + self.index
+        return self.start.step + self.place
 
 
 def planned(
@@ -84,9 +84,9 @@ def grouped(steps: Iterator[Planned], n_together: int) -> Iterator[list[Planned]
         yield group
 
 
-def group_size(n_tokens: int, n_tokens_handed_over: int = N_TOKENS_HANDED_OVER) -> int:
+def group_size(n_tokens: int) -> int:
     """Batches of n_tokens that are handed over at once, and so lie in memory."""
-    return min(MAX_GROUP, max(1, n_tokens_handed_over // n_tokens))
+    return min(MAX_GROUP, max(1, N_TOKENS_HANDED_OVER // n_tokens))
 
 
 @dataclass(frozen=True)
@@ -101,25 +101,34 @@ class Maker:
 
     def rows_of(self, step: Planned) -> RankRows:
         """This rank's rows of a step."""
-        rows = rows_of_rank(step.rows, step.index, step.step, self.rank, self.world_size)
+        rows = rows_of_rank(step.rows, step.place, step.step, self.rank, self.world_size)
         return rows if self.verifier is None else self.verifier.checked(rows, compiled=kernels.done_already())
 
     def pieces_of(self, step: Planned) -> list[int]:
         """The shards of this rank's rows of a step, unless some of them are replaced."""
-        rows = rows_of_rank(step.rows, step.index, step.step, self.rank, self.world_size)
+        rows = rows_of_rank(step.rows, step.place, step.step, self.rank, self.world_size)
         return self.residency.pieces(rows.starts, rows.lengths)
 
     def __call__(self, step: Planned) -> Batch:
         return self.made_of(self.rows_of(step))
 
+    def together(self, steps: Sequence[Planned]) -> list[Batch]:
+        """The batches of some steps: at once, so that other threads run Python only once meanwhile."""
+        rows = [self.rows_of(step) for step in steps]
+        stream = self.residency.whole
+        # A few shards are held at a time.
+        if stream is None or len({part.domains.size for part in rows}) != 1:
+            return [self.made_of(part) for part in rows]
+        starts = np.concatenate([part.starts for part in rows])
+        return self.assembler.assemble(rows, stream, starts, compiled=kernels.done_already())
+
     def made_of(self, rows: RankRows) -> Batch:
         """A batch of these rows."""
         if self.residency.whole is not None:  # a small batch takes 25 µs, a context manager 2
-            return self.assembler.assemble(
-                rows, self.residency.whole, rows.starts, compiled=kernels.done_already()
-            )
+            stream, compiled = self.residency.whole, kernels.done_already()
+            return self.assembler.assemble([rows], stream, rows.starts, compiled=compiled)[0]
         with self.residency.holding(rows.starts, rows.lengths) as (stream, starts):
-            return self.assembler.assemble(rows, stream, starts, compiled=kernels.done_already())
+            return self.assembler.assemble([rows], stream, starts, compiled=kernels.done_already())[0]
 
 
 class Executor(Protocol):
@@ -154,7 +163,7 @@ class BackgroundThread:
     """
 
     def __init__(
-        self, groups: Iterator[list[Planned]], make: Callable[[Planned], Batch], n_ahead: int
+        self, groups: Iterator[list[Planned]], make: Callable[[Sequence[Planned]], list[Batch]], n_ahead: int
     ) -> None:
         # Two queues of C, one with a token for each group that may be made: a bounded queue.Queue's Python
         # locks take as long as a small batch.
@@ -187,7 +196,7 @@ class BackgroundThread:
 
 def _make_ahead(
     groups: Iterator[list[Planned]],
-    make: Callable[[Planned], Batch],
+    make: Callable[[Sequence[Planned]], list[Batch]],
     made: "queue.SimpleQueue[list[tuple[Planned, Batch]] | BaseException]",
     room: "queue.SimpleQueue[bool]",
 ) -> None:
@@ -198,7 +207,8 @@ def _make_ahead(
     try:
         while room.get():
             group = next(groups, [])
-            made.put([(step, make(step)) for step in group])
+            batches = make(group) if group else []
+            made.put(list(zip(group, batches, strict=True)))
             if not group:
                 return
     except BaseException as error:  # noqa: BLE001 (raised again by `next`)

@@ -1,57 +1,46 @@
 """The loader: asks the planner for global batches, gathers this rank's rows, and resumes exactly."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.apportion import ROW, largest_remainder
-from ..kernels.gather import TokenLayout
-from .arguments import check_counts, check_not_grown, check_packing, check_vsl
+from ..kernels.apportion import ROW
+from .arguments import check_counts, check_not_grown, check_packing, check_vsl, check_window
 from .assemble import Assembler
 from .batch import Batch, FieldName
-from .curriculum import LengthPlanner, domains_by_length
+from .construction import (
+    layout_of,
+    length_planner_of,
+    max_rows_of,
+    online_of,
+    packing_of,
+    planner_of,
+)
+from .curriculum import LengthPlanner
 from .decomposition import Vsl
 from .domains import DomainMaker
-from .executors import (
-    MAX_GROUP,
-    N_TOKENS_BY_PROCESS,
-    N_TOKENS_HANDED_OVER,
-    BackgroundThread,
-    Executor,
-    Inline,
-    Maker,
-    Planned,
-    group_size,
-    grouped,
-    planned,
-)
+from .executors import Maker, Planned
 from .growth import Growth
 from .integrity import Verifier
-from .lookahead import MAX_STEPS_AHEAD, fetched_ahead
 from .mixture_file import read_mixture
 from .online import Online, OnlineMixing
 from .packing import PackingName
-from .plan import Bounds, Cursor, Domain, Planner
+from .plan import Domain, Planner
 from .policies import Policy
-from .processes import WorkerProcesses
 from .ranks import Ranks, ranks_of
 from .residency import Residency
-from .schedule import Ramp, WeightSchedule, bounds_of
+from .run import Run, default_prefetch, groups_ahead
+from .schedule import WeightSchedule, bounds_of, shares_at_start
 from .selectors import Selector
 from .sources import Source, open_sources, shards_of
 from .state import decode, encode, given_weights, saved_growths
 from .stats import Stats, stats_of
 from .superbatch import Superbatches
-from .warm_up import kernels
-from .weights import WeightUnit, epoch_caps, shares_of, token_weights
-
-# From this many tokens of a rank's batch on, a thread's hand-over (some 0.1 ms) is a small part of the work.
-N_TOKENS_FOR_THREAD = 2**18
+from .weights import WeightReader, WeightUnit, epoch_caps, shares_of
 
 
 class StreamingLoader:
@@ -147,127 +136,97 @@ class StreamingLoader:
         ranks: Ranks | None = None,
     ) -> None:
         check_counts(sequence_length, global_batch, rank, world_size, prefetch or 0, workers)
-        if window is not None and window < 1:
-            raise ValueError(f"window is {window}; it must be at least 1 shard")
-        vsl = Vsl() if packing == "vsl" else packing if isinstance(packing, Vsl) else None
-        name_of_packing: PackingName = "vsl" if isinstance(packing, Vsl) else packing
-        check_packing(name_of_packing, emit, mask_boundaries)
+        check_window(window)
+        self.packing, vsl, self._packing_saved = packing_of(packing)
+        check_packing(self.packing, emit, mask_boundaries)
         if vsl is not None:
             check_vsl(schedule=schedule, floors=floors, ceilings=ceilings, verify=verify, policy=policy)
         if isinstance(weights, str | Path):
             weights, its_epochs = read_mixture(weights)
             max_epochs = its_epochs if max_epochs is None else max_epochs
-        self.domains, self.steps = tuple(sources), steps
+        self.domains, self.steps, self.emit = tuple(sources), steps, tuple(emit)
         self.sequence_length, self.global_batch, self.seed = sequence_length, global_batch, seed
-        self.packing: PackingName = name_of_packing
-        self._packing_saved = self.packing if vsl is None else repr(vsl)
-        self.emit = tuple(emit)
-        self._rank, self._world_size = rank, world_size
         # Sorted by name: ties in the mixture fall the same way for every order of the sources.
         self._stores, files = open_sources(sources, split, cache, cache_bytes)
-        names = list(self._stores)
-        layout, n_bytes_of_offsets = None, 0
-        if self.packing in ("best_fit", "vsl"):  # those that plan by documents
-            offsets = [ends for store in self._stores.values() for ends in store.offsets]
-            layout = TokenLayout([int(ends[-1]) for ends in offsets], offsets)
-            n_bytes_of_offsets = sum(store.n_offset_bytes for store in self._stores.values())
-        residency = Residency(
-            shards_of(self._stores), files, reads_next=not mask_boundaries, n_bytes_besides=n_bytes_of_offsets
-        )
+        stores, names = list(self._stores.values()), list(self._stores)
+        self._ranks = partial(ranks_of, rank, world_size, ranks)
         self._max_epochs = epoch_caps(max_epochs, names)
-        self._weight_unit: WeightUnit = weight_unit
+        self._reader = WeightReader(
+            weight_unit, {name: s.n_tokens / max(1, s.n_docs) for name, s in self._stores.items()}
+        )
+        n_tokens = [store.n_tokens for store in stores]
+        shares = shares_at_start(weights, schedule, self._reader, n_tokens, sequence_length)
+        layout, n_bytes_of_offsets = layout_of(self._stores, self.packing)
         self._domain_maker = DomainMaker(
             self._stores, layout, self.packing, seed, sequence_length, self._max_epochs, window
         )
         self._growths = {name: Growth(0, (store.n_shards,)) for name, store in self._stores.items()}
-        shares, bounds = self._weights(weights, schedule), bounds_of(floors, ceilings, names)
-        self._planner = (
-            self._new_planner(global_batch, shares, bounds)
+        self._planner: Planner = (
+            planner_of(
+                self._domain_maker, self._growths, global_batch, shares, bounds_of(floors, ceilings, names)
+            )
             if vsl is None
-            else self._new_length_planner(global_batch, shares, vsl)
+            else length_planner_of(self._domain_maker, self._stores, global_batch, shares, vsl)
         )
         for start_step, later in schedule if schedule and not isinstance(schedule, WeightSchedule) else ():
-            self._planner.append(start_step, self._shares(later))
+            self._planner.append(start_step, self._reader.shares(later))
         by_tokens = weights is None and not isinstance(schedule, WeightSchedule)
         self._weights_given = given_weights(self._planner, names, by_tokens=by_tokens)
-        tokens_of_rank = global_batch // world_size * sequence_length
-        self._n_ahead = 2 * (tokens_of_rank >= N_TOKENS_FOR_THREAD) if prefetch is None else prefetch
-        self._n_workers = workers
-        self._ranks_given, self._online = ranks, None
-        self._superbatches: Superbatches | None = None
-        self._superbatch_state: Mapping[str, Any] | None = None
-        if policy is not None:
-            self._online = self._online_of(policy, schedule)
-            self._online.check_lag(self._n_groups_ahead(), is_remote=residency.whole is None)
+        residency = Residency(
+            shards_of(self._stores), files, reads_next=not mask_boundaries, n_bytes_besides=n_bytes_of_offsets
+        )
+        n_ahead = default_prefetch(global_batch // world_size * sequence_length, prefetch)
         assembler = Assembler(
             sequence_length,
             self.emit,
-            pad_id=next(iter(self._stores.values())).eos_id,
+            pad_id=stores[0].eos_id,
             mask_boundaries=mask_boundaries,
             domain_ids=np.array([self.domains.index(name) for name in names]),
             objective=None if objective is None else shares_of(objective, names, "objective") / ROW,
-            n_ahead=(self._n_ahead + 1) * group_size(tokens_of_rank) if self._n_ahead else 0,
+            n_ahead=n_ahead + 1 if n_ahead else 0,
             pin_memory=pin_memory,
         )
         packings = [domain.packing for domain in self._planner.domains]
         self._verifier = Verifier(self._stores, packings, residency, seed) if verify else None
         # Apart from the loader, which a thread that makes batches must not keep alive.
         self._maker = Maker(assembler, residency, self._verifier, rank, world_size)
-        self._executor: Executor | None = None
-        self._begin_at(self._planner.start())
-
-    def _new_planner(
-        self, global_batch: int, shares: NDArray[np.int64] | Ramp, bounds: Bounds | None
-    ) -> Planner:
-        compiled = kernels.done_already()
-        domains = [
-            self._domain_maker.domain(name, growth, compiled=compiled)
-            for name, growth in self._growths.items()
-        ]
-        return Planner(domains, global_batch, shares, bounds, compiled=compiled)
-
-    def _new_length_planner(
-        self, global_batch: int, shares: NDArray[np.int64] | Ramp, vsl: Vsl
-    ) -> LengthPlanner:
-        maker, compiled = self._domain_maker, kernels.done_already()
-        assert maker.layout is not None
-        assert not isinstance(shares, Ramp)
-        by_length = domains_by_length(
-            self._stores,
-            maker.layout,
-            self.seed,
-            self.sequence_length,
-            vsl,
-            self._max_epochs,
-            maker.window,
-            compiled=compiled,
-        )
-        return LengthPlanner(
-            by_length, global_batch, shares, self.sequence_length, vsl, self.seed, compiled=compiled
+        self._online: Online | None = None
+        if policy is not None:
+            self._online = online_of(
+                policy,
+                schedule,
+                emit,
+                self._planner,
+                self._stores,
+                self.domains,
+                sequence_length,
+                self._ranks(),
+            )
+            is_remote = residency.whole is None
+            self._online.check_lag(groups_ahead(n_ahead, workers), is_remote=is_remote)
+        self._superbatches: Superbatches | None = None
+        self._superbatch_state: Mapping[str, Any] | None = None
+        self._run = Run(
+            self._planner,
+            self._maker,
+            [str(Path(place).resolve()) for store in stores for place in store.shard_places],
+            steps,
+            n_ahead,
+            workers,
+            max_rows_of(self._stores, self._max_epochs, sequence_length),
+            self._online,
         )
 
     @property
     def step(self) -> int:
         """The step of the next batch: how many were handed out."""
-        return self._start.step + self._n_given
+        return self._run.step
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        if self.steps is not None and self.step >= self.steps:
-            raise StopIteration
-        if self._online is not None and self.step >= self._online.next_report:
-            self._report(self._online)
-        if self._executor is None:
-            self._executor = self._new_executor()
-        made = self._executor.next()
-        if made is None:
-            raise StopIteration
-        planned_step, batch = made
-        self._start, self._n_given, self._given = planned_step.start, planned_step.index + 1, planned_step
-        kernels.done()  # from the first batch on they are loaded in the background
-        return batch
+        return self._next()[1]
 
     def __len__(self) -> int:
         """Batches of the whole run, those handed out included. O(rows to come) if max_epochs may end it.
@@ -275,19 +234,7 @@ class StreamingLoader:
         Raises:
             TypeError: the run has no end.
         """
-        if not self._may_exhaust():
-            if self.steps is None:
-                raise TypeError("this loader has no end; pass steps, or max_epochs for every domain")
-            return max(self.steps, self.step)
-        self._planner.compiled = kernels.done(wait=True)
-        cursor = self._cursor()
-        while self.steps is None or cursor.step < self.steps:
-            n_steps = 1024 if self.steps is None else min(1024, self.steps - cursor.step)
-            after = self._planner.advance(cursor, n_steps)
-            if after.step == cursor.step:
-                break
-            cursor = after
-        return cursor.step
+        return self._run.n_steps()
 
     def set_weights(self, weights: Mapping[str, float], at_step: int | None = None) -> None:
         """Let other weights hold from `at_step` on (the next batch by default). Call it alike on every rank.
@@ -303,9 +250,9 @@ class StreamingLoader:
                 "set_weights: this loader's policy sets the weights; build one without policy, with "
                 "read_weight_log to repeat what it did so far"
             )
-        shares = self._shares(weights)
+        shares = self._reader.shares(weights)
         at_step = self._future(at_step)
-        self._replan(lambda: self._planner.append(at_step, shares))
+        self._run.change(lambda: self._planner.append(at_step, shares))
 
     def set_global_batch(self, global_batch: int, at_step: int | None = None) -> None:
         """Let batches have other rows from `at_step` on (the next batch by default), losing none.
@@ -316,9 +263,9 @@ class StreamingLoader:
             ValueError: world_size does not divide it; at_step was handed out already, or lies before the
                 last change.
         """
-        check_counts(self.sequence_length, global_batch, self._rank, self._world_size)
+        check_counts(self.sequence_length, global_batch, self._maker.rank, self._maker.world_size)
         at_step = self._future(at_step)
-        self._replan(lambda: self._planner.resize(at_step, global_batch))
+        self._run.change(lambda: self._planner.resize(at_step, global_batch))
 
     def feedback(
         self,
@@ -397,9 +344,9 @@ class StreamingLoader:
         if before is not None:
             state = before.state_dict()
         self._superbatches = Superbatches(
-            self._drawn,
+            self._next,
             self._maker,
-            ranks_of(self._rank, self._world_size, self._ranks_given),
+            self._ranks(),
             list(self._stores),
             self._first_tokens,
             self.seed,
@@ -438,7 +385,7 @@ class StreamingLoader:
         """
         events = self._verifier.quarantined if self._verifier else ()
         return stats_of(
-            self._planner, self._cursor(), list(self._stores), self.domains, self.sequence_length, events
+            self._planner, self._run.cursor(), list(self._stores), self.domains, self.sequence_length, events
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -447,7 +394,9 @@ class StreamingLoader:
         Its size does not grow with the run: past weights are left out. With a policy and several ranks all
         of them call it, for it adds up what they were told.
         """
-        state = encode(self._planner, self._cursor(), self._arguments(), self._identities(), self._growths)
+        state = encode(
+            self._planner, self._run.cursor(), self._arguments(), self._identities(), self._growths
+        )
         if self._superbatch_state is not None:  # loaded, and not asked for yet
             state["superbatches"] = self._superbatch_state
         if self._online is not None:
@@ -478,7 +427,7 @@ class StreamingLoader:
             state, self._arguments(), self._identities(saved), self._planner.start()
         )
         for _, rows in batch_sizes:
-            check_counts(self.sequence_length, rows, self._rank, self._world_size)
+            check_counts(self.sequence_length, rows, self._maker.rank, self._maker.world_size)
         domains: Sequence[Domain] = self._planner.domains
         growths = self._growths
         if isinstance(self._planner, LengthPlanner):
@@ -503,156 +452,27 @@ class StreamingLoader:
             self._superbatches = None
         elif self._superbatches is not None:
             self._superbatches.load_state_dict(superbatches)
-        self._begin_at(cursor)
+        self._run.begin_at(cursor)
 
     def close(self) -> None:
         """End the thread or the worker processes. Asking for a batch starts them again, where it stopped."""
-        if self._executor is not None:
-            self._executor.close()
-            cursor, self._executor = self._cursor(), None
-            self._begin_at(cursor)
-        self._maker.residency.close()
+        self._run.close()
 
-    def _steps(self) -> Iterator[Planned]:
-        online = self._online
-        horizon = None if online is None else online.horizon
-        steps = planned(self._planner, self._cursor(), self.steps, kernels.done_already, horizon)
-        if self._maker.residency.whole is not None:
-            return steps
-        most = MAX_STEPS_AHEAD if online is None else online.mixing.lag // 2
-        return fetched_ahead(steps, self._maker.pieces_of, self._maker.residency, most)
-
-    def _groups(self) -> Iterator[list[Planned]]:
-        n_tokens = self._largest_batch() * self.sequence_length
-        most, handed_over = MAX_GROUP, N_TOKENS_BY_PROCESS if self._n_workers else N_TOKENS_HANDED_OVER
-        if self._online is not None:
-            is_remote = self._maker.residency.whole is None
-            most = self._online.most_in_group(self._n_groups_ahead(), is_remote=is_remote)
-        return grouped(self._steps(), min(most, group_size(n_tokens, handed_over)))
-
-    def _n_groups_ahead(self) -> int:
-        """Groups that are made before the trainer asks for them, the one being made included."""
-        n_workers = max(2, self._n_ahead, self._n_workers) if self._n_workers else self._n_ahead
-        return n_workers + 1 if n_workers else 0
-
-    def _online_of(self, policy: OnlineMixing | str, schedule: object) -> Online:
-        mixing = OnlineMixing(policy) if isinstance(policy, str) else policy
-        if schedule is not None:
-            raise ValueError("policy: a schedule sets weights, too; leave one of the two out")
-        if "domain_ids" not in self.emit:
-            raise ValueError("policy: it needs the domain of each row; add 'domain_ids' to emit")
-        names, ranks = list(self._stores), ranks_of(self._rank, self._world_size, self._ranks_given)
-        return Online(mixing, names, self._planner.schedule[0][1], self.domains, self.sequence_length, ranks)
-
-    def _drawn(self) -> tuple[Planned, Batch]:
-        batch = next(self)
-        return self._given, batch
+    def _next(self) -> tuple[Planned, Batch]:
+        if (made := self._run.next()) is None:
+            raise StopIteration
+        return made
 
     def _first_tokens(self) -> NDArray[np.int64]:
         """Where each domain begins in the stream: int64, (n_domains,)."""
         sizes = [store.n_tokens for store in self._stores.values()]
         return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
-    def _report(self, online: Online) -> None:
-        """Have the policy see what was reported, before the step's batch is asked for.
-
-        Threads that plan go on meanwhile: they know weights up to the horizon, which moves last.
-        """
-        drawn, room = None, None
-        is_capped = self.steps is not None and any(cap is not None for cap in self._max_epochs.values())
-        if is_capped or online.counts_rows:
-            drawn = np.array(self._start.rows_drawn, np.int64)
-            if self._n_given:
-                rows = self._given.rows.domains[: self._n_given].ravel()
-                drawn = drawn + np.bincount(rows, minlength=drawn.size)
-            if self.steps is not None:
-                n_rows = max(1, (self.steps - self.step) * self._planner.batch_size_at(self.step))
-                room = (self._rows_at_most() - drawn) / n_rows
-        start, shares = online.report(drawn, room)
-        if (shares != self._planner.schedule[-1][1]).any():
-            self._planner.schedule.append((start, shares))
-        online.advance()
-
-    def _rows_at_most(self) -> NDArray[np.float64]:
-        """Rows that max_epochs allows of each domain, but for padding."""
-        caps = [self._max_epochs[name] for name in self._stores]
-        n_rows = [store.n_tokens / self.sequence_length for store in self._stores.values()]
-        return np.array([math.inf if cap is None else cap * n for cap, n in zip(caps, n_rows, strict=True)])
-
-    def _new_executor(self) -> Executor:
-        if self._n_workers:
-            paths = [str(Path(p).resolve()) for store in self._stores.values() for p in store.shard_places]
-            n_ahead = max(2, self._n_ahead)
-            return WorkerProcesses(
-                self._groups(), self._maker, paths, self._n_workers, n_ahead, self._largest_batch()
-            )
-        if self._n_ahead:
-            return BackgroundThread(self._groups(), self._maker, self._n_ahead)
-        return Inline(self._steps(), self._maker)
-
-    def _largest_batch(self) -> int:
-        """Rows of this rank, from this step on."""
-        return max(size for _, size in self._planner.batch_sizes_from(self.step)) // self._world_size
-
-    def _replan(self, change: Callable[[], None]) -> None:
-        """Change the planner, and go on with the batch after the last one handed out."""
-        cursor, executor = self._cursor(), self._executor
-        if isinstance(executor, WorkerProcesses):
-            executor.drain()  # processes are kept: they take a second to start
-        else:
-            self.close()  # before the planner changes: a thread may be planning
-        change()
-        self._begin_at(cursor)
-        if isinstance(executor, WorkerProcesses):
-            if self._largest_batch() <= executor.max_rows:
-                executor.follow(self._groups())
-            else:
-                self.close()
-
-    def _begin_at(self, cursor: Cursor) -> None:
-        self._start, self._n_given = cursor, 0
-
-    def _cursor(self) -> Cursor:
-        """Behind the last batch handed out: planned again from the start of its plan, without rows."""
-        return self._planner.advance(self._start, self._n_given)
-
     def _future(self, at_step: int | None) -> int:
         at_step = self.step if at_step is None else at_step
         if at_step < self.step:
             raise ValueError(f"at_step is {at_step}; batches before step {self.step} were handed out already")
         return at_step
-
-    def _weights(
-        self,
-        weights: Mapping[str, float] | None,
-        schedule: Sequence[tuple[int, Mapping[str, float]]] | WeightSchedule | None,
-    ) -> NDArray[np.int64] | Ramp:
-        names = list(self._stores)
-        if isinstance(schedule, WeightSchedule):
-            if weights is not None:
-                raise ValueError("weights: a WeightSchedule has them already, at 0 tokens; leave them out")
-            points = [(n_tokens, self._in_tokens(point)) for n_tokens, point in schedule.points]
-            return replace(schedule, points=points).ramp(names, self.sequence_length)
-        if weights is None:
-            return largest_remainder(np.array([store.n_tokens for store in self._stores.values()]), ROW)
-        return self._shares(weights)
-
-    def _shares(self, weights: Mapping[str, float]) -> NDArray[np.int64]:
-        """Weights in the unit that was given, as shares of ROW by tokens."""
-        return shares_of(self._in_tokens(weights), list(self._stores))
-
-    def _in_tokens(self, weights: Mapping[str, float]) -> dict[str, float]:
-        means = {name: store.n_tokens / max(1, store.n_docs) for name, store in self._stores.items()}
-        return token_weights(weights, self._weight_unit, means)
-
-    def _may_exhaust(self) -> bool:
-        """Whether weights, now or later, are all of domains with a limit."""
-        limited = np.array([cap is not None for cap in self._max_epochs.values()])
-        if self._planner.bounds is not None and np.array(self._planner.bounds[0])[~limited].any():
-            return False
-        shares = [entry for _, entry in self._planner.entries_from(self.step)]
-        shares += [np.array(point) for point in (self._planner.ramp.shares if self._planner.ramp else ())]
-        return any(not entry[~limited].any() for entry in shares)
 
     def _arguments(self) -> dict[str, int | str]:
         """What a state must agree with."""

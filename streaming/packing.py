@@ -302,7 +302,9 @@ class BestFit:
         first, end = self._parts.edge(block), self._parts.edge(block + 1)
         docs = self._order(np.arange(first, end), epoch, compiled=compiled)
         starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)
-        starts, lengths = split(starts[lengths > 0], lengths[lengths > 0], self._length)
+        if not lengths.all():
+            starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+        starts, lengths = split(starts, lengths, self._length)
         row_of, n_rows = best_fit_decreasing(lengths, self._length, compiled=compiled)
         # numpy sorts 16 bits by radix, ten times faster than 64.
         order = np.argsort(row_of.astype(np.uint16) if n_rows < 2**16 else row_of, kind="stable")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .assemble import RankRows
 from .batch import Batch
-from .executors import N_TOKENS_BY_PROCESS, Maker, Planned, group_size
+from .executors import Maker, Planned, group_size
 from .warm_up import kernels
 from .worker import Slot
 
@@ -71,7 +71,7 @@ class WorkerProcesses:
         self._groups, self._maker, self.max_rows = groups, maker, max_rows
         self._n_ahead = max(n_ahead, n_workers)
         n_tokens, dtype = max_rows * maker.assembler.sequence_length, maker.residency.dtype
-        max_tokens = n_tokens * group_size(n_tokens, N_TOKENS_BY_PROCESS)
+        max_tokens = n_tokens * group_size(n_tokens)
         n_slots = -(-self._n_ahead // n_workers)
         self._asked: collections.deque[_Group] = collections.deque()
         self._current: list[_Copied] = []  # the next one last
@@ -154,7 +154,7 @@ class WorkerProcesses:
     def _widen(self, copied: _Copied) -> Batch:
         compiled = kernels.done_already()
         stream = copied.slot.stream(copied.n_tokens, compiled=compiled)
-        return self._maker.assembler.assemble(copied.rows, stream, copied.starts, compiled=compiled)
+        return self._maker.assembler.assemble([copied.rows], stream, copied.starts, compiled=compiled)[0]
 
     def _death(self, group: _Group) -> RuntimeError:
         self.close()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, largest_remainder
-from .weights import check_names, shares_of
+from .weights import WeightReader, check_names, shares_of
 
 Shape = Literal["step", "linear", "cosine"]
 # Between two points the weights take at most this many values: fine enough for any trainer, and a plan of
@@ -82,6 +82,32 @@ class Ramp(NamedTuple):
         now, then = self.shares[k], self.shares[min(k + 1, len(self.shares) - 1)]
         mixed = [a * (N_LEVELS - passed) + b * passed for a, b in zip(now, then, strict=True)]
         return largest_remainder(np.array(mixed, object), ROW)
+
+
+def shares_at_start(
+    weights: Mapping[str, float] | None,
+    schedule: object,
+    reader: WeightReader,
+    n_tokens: Sequence[int],
+    sequence_length: int,
+) -> "NDArray[np.int64] | Ramp":
+    """The weights that a run begins with, or the ramp that holds from its start.
+
+    Args:
+        weights, schedule: as `StreamingLoader` takes them.
+        n_tokens: of the domains, their weights where none are given.
+    Raises:
+        ValueError: as `shares_of`; weights and a WeightSchedule are given both.
+    """
+    names = list(reader.tokens_of_doc)
+    if isinstance(schedule, WeightSchedule):
+        if weights is not None:
+            raise ValueError("weights: a WeightSchedule has them already, at 0 tokens; leave them out")
+        points = [(at, reader.in_tokens(point)) for at, point in schedule.points]
+        return replace(schedule, points=points).ramp(names, sequence_length)
+    if weights is None:
+        return largest_remainder(np.array(n_tokens), ROW)
+    return reader.shares(weights)
 
 
 def bounds_of(

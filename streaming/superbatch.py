@@ -80,7 +80,7 @@ class Superbatches:
     def __next__(self) -> "SuperBatch":
         """The next candidates; the run ends with the last super-batch that is whole."""
         drawn = [self._draw() for _ in range(self.factor)]
-        parts = [rows_of_rank(planned.rows, planned.index, planned.step, 0, 1) for planned, _ in drawn]
+        parts = [rows_of_rank(planned.rows, planned.place, planned.step, 0, 1) for planned, _ in drawn]
         batches = [batch for _, batch in drawn]
         sizes = [part.domains.size for part in parts]
         queue, self._queue = self._queue, None

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -72,6 +73,27 @@ def token_weights(
     tokens = {name: weight * tokens_of_doc[name] for name, weight in weights.items()}
     total = math.fsum(tokens.values())
     return {name: part / total for name, part in tokens.items()}
+
+
+@dataclass(frozen=True)
+class WeightReader:
+    """Reads weights that are given in one unit, for the rest of a loader's life.
+
+    Args:
+        unit: of the weights.
+        tokens_of_doc: mean tokens of a document, by domain, in the planner's order.
+    """
+
+    unit: WeightUnit
+    tokens_of_doc: Mapping[str, float]
+
+    def in_tokens(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """As `token_weights`."""
+        return token_weights(weights, self.unit, self.tokens_of_doc)
+
+    def shares(self, weights: Mapping[str, float]) -> NDArray[np.int64]:
+        """As `shares_of`: by tokens, in the planner's order."""
+        return shares_of(self.in_tokens(weights), list(self.tokens_of_doc))
 
 
 def epoch_caps(

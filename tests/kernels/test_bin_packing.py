@@ -21,6 +21,17 @@ def test_rows_equal_those_of_the_reference_and_hold_what_they_can(case: tuple[in
     assert (2 * filled <= capacity).sum() <= 1
 
 
+@pytest.mark.parametrize("capacity", [63, 64, 65, 4095, 4096, 5000, 300_000])
+def test_rooms_of_any_size_are_found(capacity: int) -> None:
+    random = np.random.default_rng(capacity)
+    lengths = np.concatenate([random.integers(1, capacity + 1, 300), random.integers(1, 65, 300)])
+    lengths = np.minimum(lengths, capacity)
+    rows, n_rows = best_fit_decreasing(lengths, capacity)
+    expected, n_expected = best_fit_decreasing_reference(lengths, capacity)
+    np.testing.assert_array_equal(rows, expected)
+    assert n_rows == n_expected
+
+
 def test_a_case_worked_by_hand() -> None:
     # 6 opens row 0 (room 4), 5 row 1 (room 5); 4 fits row 0 best; 3 goes to row 1; 2 fills row 1.
     rows, n_rows = best_fit_decreasing(np.array([2, 3, 4, 5, 6]), 10)

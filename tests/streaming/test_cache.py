@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -228,3 +229,59 @@ def test_a_file_that_another_process_holds_stays_until_it_ends(tmp_path) -> None
     kill(process)
     cache.lease(wanted(1)).close()
     assert files(cache) == [NAMES[1]]
+
+
+def test_a_full_disk_is_said_at_once_and_nothing_half_written_is_trusted(tmp_path) -> None:
+    cache, fetched = Cache(tmp_path / "files"), []
+    cache.lease(wanted(0)).close()
+
+    def fetch(file) -> None:
+        fetched.append(1)
+        file.write(b"01234")
+        file.flush()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        OSError,
+        match=r"cache .*files: No space left .* while the 10 bytes of memory://1 are written; its",
+    ) as raised:
+        cache.lease(wanted(1)._replace(fetch=fetch))
+    assert raised.value.errno == errno.ENOSPC
+    assert fetched == [1]
+    assert files(cache) == NAMES[:1]  # what was there is there
+    again: list[int] = []
+    assert cache.lease(wanted(1, fetched=again)).path.read_bytes() == b"0123456789"
+    assert again == [1]
+
+
+def test_a_disk_that_fills_while_a_file_goes_to_it_leaves_no_file(tmp_path, monkeypatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cache = Cache(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="free some, or set cache_bytes"):
+            cache.lease(wanted(0))
+    assert files(cache) == []
+    cache.lease(wanted(0)).close()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch) -> None:
+    def refused(path, _flags: int, *_mode: int) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    held = Cache(tmp_path)
+    monkeypatch.setattr("os.open", refused)
+    with pytest.raises(OSError, match=r"cache .*: Read-only file system while it is opened; give, by"):
+        Cache(tmp_path)
+    with pytest.raises(OSError, match=r"Read-only file system while the 10 bytes of memory://0 are written"):
+        held.lease(wanted(0))
+
+
+def test_what_a_source_refuses_is_not_said_of_the_cache(tmp_path) -> None:
+    def fetch(_file) -> None:
+        raise OSError(errno.EACCES, "Forbidden", "bucket/shard")
+
+    with pytest.raises(OSError, match=r"memory://0: could not be fetched .* in 3 attempts.*Forbidden"):
+        Cache(tmp_path).lease(wanted(0)._replace(fetch=fetch))

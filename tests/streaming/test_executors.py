@@ -121,19 +121,19 @@ def test_an_error_in_the_thread_is_raised_where_the_batch_is_asked_for(sources, 
 
 
 def test_a_thread_pays_for_large_batches_only(sources) -> None:
-    assert loader(sources, prefetch=None)._n_ahead == 0
-    assert loader(sources, prefetch=None, global_batch=2**15)._n_ahead == 2
-    assert loader(sources, prefetch=None, global_batch=2**15, world_size=2)._n_ahead == 0
+    assert loader(sources, prefetch=None)._run.n_ahead == 0
+    assert loader(sources, prefetch=None, global_batch=2**15)._run.n_ahead == 2
+    assert loader(sources, prefetch=None, global_batch=2**15, world_size=2)._run.n_ahead == 0
 
 
 def test_workers_stay_when_weights_change_and_end_with_their_loader(sources) -> None:
     running = loader(sources, workers=2)
     take(running, 2)
-    before = [worker.pid for worker in running._executor._workers]
+    before = [worker.pid for worker in running._run.executor._workers]
     running.set_weights({"code": 0.0, "web": 0.0, "wiki": 1.0})
     assert set(next(running).domain_ids.tolist()) == {2}
-    assert [worker.pid for worker in running._executor._workers] == before
-    processes = [psutil.Process(worker.pid) for worker in running._executor._workers]
+    assert [worker.pid for worker in running._run.executor._workers] == before
+    processes = [psutil.Process(worker.pid) for worker in running._run.executor._workers]
     assert len(processes) == 2
     del running
     gc.collect()
@@ -143,7 +143,7 @@ def test_workers_stay_when_weights_change_and_end_with_their_loader(sources) -> 
 def test_a_worker_that_was_killed_is_reported(sources) -> None:
     running = loader(sources, workers=2)
     take(running, 1)
-    os.kill(running._executor._workers[1].pid, signal.SIGKILL)
+    os.kill(running._run.executor._workers[1].pid, signal.SIGKILL)
     with pytest.raises(
         RuntimeError, match="worker process 1 of the loader was ended by signal 9, while it read"
     ):
@@ -159,7 +159,7 @@ def test_a_loader_killed_with_9_leaves_no_process_and_no_shared_memory(sources) 
     loader = StreamingLoader(sources, sequence_length=8, global_batch=12, workers=1)
     for _ in range(5): next(loader)
     maps = open("/proc/self/maps").read() if sys.platform == "linux" else ""
-    print(*(worker.pid for worker in loader._executor._workers), "/dev/shm" in maps, flush=True)
+    print(*(worker.pid for worker in loader._run.executor._workers), "/dev/shm" in maps, flush=True)
     if os.fork() == 0:  # a child that holds the pipes open, as a trainer's own workers do
         os.execvp("sleep", ["sleep", "20"])
     os.kill(os.getpid(), signal.SIGKILL)

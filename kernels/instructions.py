@@ -1,0 +1,39 @@
+"""Machine instructions that numba has no name for."""
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def _pointer(_context: Any, address: Any) -> tuple[Any, Any]:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.voidptr(address), generate
+
+
+def _prefetch(_context: Any, address: Any) -> tuple[Any, Any]:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        of = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+        to_read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(arguments[0], byte), to_read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(address), generate
+
+
+def _first_bit(_context: Any, word: Any) -> tuple[Any, Any]:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return word(word), generate
+
+
+pointer: Any = intrinsic(_pointer)  # of an address: carray takes it
+prefetch: Any = intrinsic(_prefetch)  # of an address: its cache line is on its way while other work is done
+first_bit: Any = intrinsic(_first_bit)  # the lowest one that is set, of a word that is not 0
