@@ -1,12 +1,14 @@
 """Batches reduced to their coreset: what choosing costs, and what training on the choice brings.
 
-    python -m benchmarks.coreset [--quick] [--json] [--parts kernels selectors training] [--folder FOLDER]
+    python -m benchmarks.coreset [--quick] [--json] [--parts kernels selectors share training]
+        [--folder FOLDER]
 
 kernels: facility location on clipped cosines, CPU ms a choice, beside submodlib (in an environment of its
 own below build/) and a numpy greedy, and the objective of each beside ours. selectors: CPU ms of a whole
-selection. training: held-out losses of a small model of the dev corpus, each batch chosen of twice as many
-candidates, at equal training tokens and at equal CPU seconds, and the share of them that selection takes; the
-reference losses of rho and jest count as stored beforehand, all else that choosing takes is paid for.
+selection. share: of `select` in a training step of a proxy of the default size. training: held-out losses of
+a small model of the dev corpus, each batch chosen of twice as many candidates, at equal training tokens and
+at equal CPU seconds, and the share of them that selection takes; the reference losses of rho and jest count
+as stored beforehand, all else that choosing takes is paid for.
 """
 
 import argparse
@@ -346,7 +348,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter trainings")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--parts", nargs="+", default=["kernels", "selectors", "training"])
+    parser.add_argument("--parts", nargs="+", default=["kernels", "selectors", "share", "training"])
     parser.add_argument("--steps", type=int, help="of each training; 300, with --quick 100")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each method")
     parser.add_argument(
@@ -362,6 +364,15 @@ def main() -> None:
         table = Table("selection, 128 -> 32", "CPU ms", box=None)
         for name, spent in answer["selection_ms"].items():
             table.add_row(name, f"{spent:.2f}")
+        console.print(table)
+    if "share" in arguments.parts:
+        from .coreset_share import share_of_a_step
+
+        answer["selection_share"] = share_of_a_step(METHODS, FACTOR, WIDTH)
+        table = Table("of 8 candidates 4", "step CPU ms", "scoring", "select", "share of a step", box=None)
+        for name, row in answer["selection_share"].items():
+            cells = [f"{row[key]:.2f}" for key in ("step_ms", "score_ms", "select_ms")]
+            table.add_row(name, *cells, f"{100 * row['share']:.1f} %")
         console.print(table)
     if "training" in arguments.parts:
         steps = arguments.steps or (100 if arguments.quick else 300)

@@ -212,14 +212,13 @@ def resume(sources: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {"resume_ms": {}, "resume_cpu_ms": {}}
     for packing in ("concat", "best_fit"):
         for n_rows in (10, 10**6, 10**9):
-            state = loader(sources, packing=packing).state_dict()
+            saved = loader(sources, packing=packing)
+            state = saved.state_dict()
             state["step"] = n_rows
-            for domain in state["domains"].values():
-                # Of best_fit the second block: the first is a small one.
-                domain |= {
-                    "rows_drawn": n_rows,
-                    "position": [n_rows // 1000, int(packing == "best_fit"), 7],
-                }
+            for domain, planned in zip(state["domains"].values(), saved._planner.domains, strict=True):
+                # The second block, where there is one: the first of best_fit is small.
+                block = min(1, planned.packing.n_blocks_in(0) - 1)
+                domain |= {"rows_drawn": n_rows, "position": [n_rows // 1000, block, 7]}
             times = []
             for _ in range(5):
                 resumed = loader(sources, packing=packing)

@@ -69,7 +69,7 @@ def microseconds_of_feedback(
     losses, found = torch.rand(n_rows), dict[str, float]()
     with tempfile.TemporaryDirectory() as folder:
         names = [f"d{k:02d}" for k in range(n_domains)]
-        sources = {name: _stream(Path(folder), name) for name in names}
+        sources = {name: write_stream(Path(folder), name) for name in names}
         for every in EVERY:
             loader = _Timed(
                 sources,
@@ -121,7 +121,7 @@ def _told(loader: _Timed, losses: Any, batches: Sequence[Batch], every: int) -> 
     return (time.thread_time_ns() - begin) / len(batches) / 1000
 
 
-def _stream(folder: Path, domain: str) -> Path:
+def write_stream(folder: Path, domain: str) -> Path:
     """A domain of 2**18 tokens."""
     path = domain_folder(folder, domain)
     values = np.random.default_rng(0).integers(0, 1000, 2**18)

@@ -65,7 +65,7 @@ def facility_location(
     if n < 0:
         check_finite("similarity", rows)
         raise ValueError("similarity has a row whose sum is beyond float32; divide all by a number")
-    return _selection(indices[:n], gains[:n], best)
+    return selection_of(indices[:n], gains[:n], best)
 
 
 def facility_location_reference(
@@ -91,7 +91,7 @@ def facility_location_reference(
         indices.append(chosen)
         gains.append(found[chosen])
         left[group_of[chosen]] -= 1
-    return _selection(np.array(indices, np.int64), np.array(gains, np.float32), best)
+    return selection_of(np.array(indices, np.int64), np.array(gains, np.float32), best)
 
 
 def gain_reference(row: Float32s, cover: Float32s) -> np.float32:
@@ -128,7 +128,7 @@ def facility_location_stochastic(
     indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
     best = np.full(rows.shape[1], -1, np.int64)
     _stochastic(rows, numbers, indices, gains, best)
-    return _selection(indices, gains, best)
+    return selection_of(indices, gains, best)
 
 
 def facility_location_sparse(
@@ -171,7 +171,7 @@ def facility_location_sparse(
     indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
     best = np.full(n_items, -1, np.int64)
     _lazy_sparse(np.asarray(starts, np.int64), np.asarray(items, np.int64), values, indices, gains, best)
-    return _selection(indices, gains, best)
+    return selection_of(indices, gains, best)
 
 
 def _checked(
@@ -189,28 +189,46 @@ def _checked(
         is_finite: the kernel finds out whether all similarities are, on its first pass.
     """
     rows = np.ascontiguousarray(similarity, np.float32)
-    if rows.ndim != 2 or not rows.size:
-        raise ValueError(
-            f"similarity has shape {rows.shape}; it must be (n_rows, n_items), neither of them 0"
-        )
-    if not 1 <= k <= len(rows):
-        raise ValueError(f"k is {k}; of {len(rows)} rows 1 to {len(rows)} can be chosen")
+    limits = checked_limits(rows.shape, k, groups, budgets, bonus)
     if not is_finite:
         check_finite("similarity", rows)
+    return rows, *limits
+
+
+def checked_limits(
+    shape: tuple[int, ...],
+    k: int,
+    groups: NDArray[np.integer[Any]] | None,
+    budgets: NDArray[np.integer[Any]] | None,
+    bonus: NDArray[np.floating[Any]] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Float32s]:
+    """What limits the choice, of a similarity of this shape: `_checked` without the rows."""
+    if len(shape) != 2 or not all(shape):
+        raise ValueError(f"similarity has shape {shape}; it must be (n_rows, n_items), neither of them 0")
+    n_rows = shape[0]
+    if not 1 <= k <= n_rows:
+        raise ValueError(f"k is {k}; of {n_rows} rows 1 to {n_rows} can be chosen")
     if (groups is None) != (budgets is None):
         raise ValueError("groups and budgets come together; one of the two is missing")
-    group_of = np.zeros(len(rows), np.int64) if groups is None else np.asarray(groups, np.int64)
+    group_of = np.zeros(n_rows, np.int64) if groups is None else np.asarray(groups, np.int64)
     left = np.array([k]) if budgets is None else np.array(budgets, np.int64)
-    if group_of.shape != (len(rows),) or group_of.min() < 0 or group_of.max() >= left.size:
+    if group_of.shape != (n_rows,) or group_of.min() < 0 or group_of.max() >= left.size:
         raise ValueError(
             f"groups have shape {group_of.shape} and run from {group_of.min()} to {group_of.max()}; one of "
-            f"0 to {left.size - 1} is needed for each of {len(rows)} rows"
+            f"0 to {left.size - 1} is needed for each of {n_rows} rows"
         )
-    extra = np.zeros(len(rows), np.float32) if bonus is None else np.ascontiguousarray(bonus, np.float32)
-    if extra.shape != (len(rows),) or not (extra >= 0).all():
+    extra = np.zeros(n_rows, np.float32) if bonus is None else np.ascontiguousarray(bonus, np.float32)
+    if extra.shape != (n_rows,) or not (extra >= 0).all():
         raise ValueError(f"bonus has shape {extra.shape} and minimum {extra.min()}; each row needs one >= 0")
     check_finite("bonus", extra)
-    return rows, group_of, left, extra
+    return group_of, left, extra
+
+
+def gains_of(rows: Float32s, cover: Float32s) -> Float32s:
+    """By how much each of some rows raises f when items are covered so far: float32, (n_rows,)."""
+    found = np.empty(len(rows), np.float32)
+    _gains(rows, cover, found)
+    return found
 
 
 def check_finite(name: str, values: Float32s) -> None:
@@ -219,7 +237,8 @@ def check_finite(name: str, values: Float32s) -> None:
         raise ValueError(f"{name}{at} is {values[tuple(at)]}; all values must be finite")
 
 
-def _selection(indices: NDArray[np.int64], gains: Float32s, best: NDArray[np.int64]) -> Selection:
+def selection_of(indices: NDArray[np.int64], gains: Float32s, best: NDArray[np.int64]) -> Selection:
+    """Rows with the items whose best row, by its place among them, they are; -1: nobody's."""
     return Selection(indices, gains, np.bincount(best[best >= 0], minlength=indices.size).astype(np.int64))
 
 
@@ -280,6 +299,13 @@ def _sink(heap: NDArray[np.int64], size: int, bound: Float32s) -> None:
         heap[at] = left
         at = child
     heap[at] = row
+
+
+@kernel
+def _gains(rows: Float32s, cover: Float32s, found: Float32s) -> None:
+    lanes = np.empty(N_LANES, np.float32)
+    for i in range(rows.shape[0]):
+        found[i] = _gain(rows[i], cover, lanes)
 
 
 @kernel

@@ -64,6 +64,7 @@ class Superbatches:
         if factor < 1 or requeue < 0:
             raise ValueError(f"superbatches: factor and requeue are {factor} and {requeue}; at least 1 and 0")
         self._draw, self._ranks, self._names = draw, ranks, list(names)
+        self._keys = np.array([stream_key(0, name, 0) for name in names], np.uint64)
         # Batches of another size, made in this thread: buffers of its own.
         self._maker = replace(maker, assembler=replace(maker.assembler, n_ahead=0))
         self._first_tokens, self._seed, self.factor = first_tokens, seed, factor
@@ -173,8 +174,7 @@ class Superbatches:
         for name, width in widths.items():
             columns[name] = table[:, at] if name != "features" else table[:, at : at + width]
             at += width
-        keys = np.array([stream_key(0, name, 0) for name in self._names], np.uint64)
-        row_ids = keys[rows.domains] ^ rows.row_ids.astype(np.uint64)
+        row_ids = self._keys[rows.domains] ^ rows.row_ids.astype(np.uint64)
         return Candidates(rows.domains, row_ids=row_ids, **columns)
 
     def settle(self, rows: RankRows, n_fresh: int, chosen: Ints, batch_size: int) -> None:
@@ -317,6 +317,7 @@ class SuperBatch:
     ) -> Batch:
         """This rank's part of the k rows to train on; all ranks call it.
 
+        With one rank the rows are copies of `batch`'s, so leave those as they came.
         Its `weights` are the rows' importance in the loss, times those of the loader's objective. Give its
         losses to `feedback` for a method that learns from rows trained on ("infobatch" without scores,
         "multistage" with a predictor).
@@ -350,8 +351,18 @@ class SuperBatch:
         self._is_open = False
         self._source.settle(self._rows, self._n_fresh, found.indices, self._batch_size)
         mine = self._source.part_of_rank(found.indices)
-        made = self._source.made(take_rows(self._rows, found.indices[mine]), self.batch.step)
-        return _weighted(made, found.weights[mine])
+        return _weighted(self._made(found.indices[mine]), found.weights[mine])
+
+    def _made(self, at: Ints) -> Batch:
+        """The candidates at these places: of one rank all are here, else they are copied from the shards."""
+        whole = self.batch.cu_seqlens is not None or self.batch.max_seqlen is not None
+        if self._source.n_ranks > 1 or whole:
+            return self._source.made(take_rows(self._rows, at), self.batch.step)
+        import torch
+
+        places, names = torch.from_numpy(at), self.batch.keys()
+        taken: dict[str, Any] = {name: getattr(self.batch, name).index_select(0, places) for name in names}
+        return Batch(self.batch.step, **taken)
 
 
 def _weighted(batch: Batch, weights: NDArray[np.float32]) -> Batch:

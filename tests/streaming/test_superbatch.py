@@ -94,6 +94,23 @@ def test_candidates_are_the_rows_of_the_next_batches(sources) -> None:
         assert len(candidates) == 3 * B
 
 
+def test_rows_taken_from_the_candidates_are_those_copied_from_the_shards(sources) -> None:
+    emit = ("input_ids", "labels", "domain_ids", "row_ids", "weights")
+    # Where sequences begin is not taken from the candidates, so those rows are copied.
+    taken, copied = (
+        loader(sources, emit=fields, objective={"code": 0.2, "web": 0.2, "wiki": 0.6})
+        for fields in (emit, (*emit, "cu_seqlens"))
+    )
+    for _, one, other in zip(
+        range(5), taken.superbatches(3, "hard_batches"), copied.superbatches(3, "hard_batches"), strict=False
+    ):
+        found = one.select(scores=score(one.batch))
+        expected = other.select(scores=score(other.batch))
+        assert found.step == expected.step
+        for name in found.keys():  # noqa: SIM118 (a Batch is no dict)
+            assert torch.equal(found[name], expected[name])
+
+
 def test_the_rows_chosen_are_those_with_the_greatest_scores_in_global_order(sources) -> None:
     for _, candidates in zip(range(5), loader(sources).superbatches(4, "hard_batches"), strict=False):
         scores = score(candidates.batch)
