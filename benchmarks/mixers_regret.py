@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.mixers_regret [--quick] [--first-seed 100] [--case NAME ...]
 
-One JSON line for each case, as soon as it is done. Seeds from 0 are those that are reported; tune on others.
+One JSON line for each case, as soon as it is done; on stderr a line for each surface. Seeds from 0 are those
+that are reported; tune on others.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,7 +35,6 @@ CASES = {  # domains, fidelities
 N_RUNS = 24  # at the target, or their cost
 COSTS = (0.05, 0.25, 1.0)  # of the three fidelities
 BUDGET = 8.0  # of the search over fidelities, in runs at the target
-N_PARALLEL = 4
 N_SEEDS = 20
 N_BOOTSTRAP = 2000
 N_TOP, N_SAMPLES = 128, 20_000  # RegMix averages the best 128 of its samples
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def regret(quick: bool = False, first_seed: int = 0, cases: Sequence[str] = tuple(CASES)) -> dict[str, Any]:
-    """Mean regret of each strategy, its 95 % interval, and how often the search beats it, seed by seed."""
+    """Mean regret of each strategy, its 95 % interval, and how often a search beats it, seed by seed."""
     found = {}
     for case in cases:
         n_domains, n_fidelities = CASES[case]
@@ -69,7 +70,8 @@ def _strategies(n_runs: int) -> dict[str, Strategy]:
         "random": partial(_random, n_runs=n_runs),
         "regmix": partial(_regmix, n_runs=n_runs, fidelity=0),
         "expected_improvement": partial(_expected_improvement, n_runs=n_runs),
-        "search": partial(_search, costs=(1.0,), budget=float(n_runs)),
+        "search": partial(_search, costs=(1.0,), budget=float(n_runs), n_parallel=1),
+        "search_parallel_4": partial(_search, costs=(1.0,), budget=float(n_runs), n_parallel=4),
     }
 
 
@@ -80,21 +82,24 @@ def _fidelity_strategies() -> dict[str, Strategy]:
         "regmix_at_target": partial(_regmix, n_runs=n_target, fidelity=2),
         "regmix_cheapest": partial(_regmix, n_runs=n_cheap, fidelity=0),
         "expected_improvement": partial(_expected_improvement, n_runs=n_target),
-        "search": partial(_search, costs=COSTS, budget=BUDGET),
+        "search_parallel_4": partial(_search, costs=COSTS, budget=BUDGET, n_parallel=4),
     }
 
 
 def _compare(surfaces: list[SyntheticSurface], strategies: dict[str, Strategy]) -> dict[str, Any]:
-    regrets = {
-        name: np.array([surface.regret(strategy(surface, surface.seed)) for surface in surfaces])
-        for name, strategy in strategies.items()
-    }
+    rows = []
+    for surface in surfaces:
+        rows.append({name: surface.regret(run(surface, surface.seed)) for name, run in strategies.items()})
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in rows[-1].items())
+        print(f"{surface.n_domains} domains, seed {surface.seed}: {shown}", file=sys.stderr, flush=True)
+    regrets = {name: np.array([row[name] for row in rows]) for name in strategies}
+    searches = [name for name in strategies if name.startswith("search")]
     return {
         name: {
             "mean": float(values.mean()),
             "interval": _interval(values),
             "median": float(np.median(values)),
-            "search_is_better": float(np.mean(regrets["search"] < values)),
+            **{f"{ours}_is_better": float(np.mean(regrets[ours] < values)) for ours in searches},
         }
         for name, values in regrets.items()
     }
@@ -159,8 +164,9 @@ def _search(
     seed: int,
     costs: tuple[float, ...],
     budget: float,
+    n_parallel: int,
 ) -> Floats:
-    """Ours, four runs at a time."""
+    """Ours, n_parallel runs at a time: the next ones are asked for when all of these are done."""
     arguments = SearchArguments(
         domain_names=tuple(map(str, range(surface.n_domains))),
         natural=tuple(surface.natural.tolist()),
@@ -172,7 +178,7 @@ def _search(
     )
     search = Search(arguments)
     while not search.is_finished:
-        while len(search.pending) < N_PARALLEL and search.ask() is not None:
+        while len(search.pending) < n_parallel and search.ask() is not None:
             pass
         for trial in search.pending:
             seen = surface.run(np.array(trial.weights), trial.rung, 1000 * seed + trial.number)

@@ -58,7 +58,7 @@ def to_botorch(mixer: Mixer) -> Any:
     else:
         raise ValueError(
             f"acquisition 'botorch' needs a Gaussian process without a trend, found {type(mixer).__name__}; "
-            "take 'noisy_ei' or 'thompson', which work with any mixer."
+            "take 'noisy_ei', 'mean' or 'thompson', which work with any mixer."
         )
     inputs = torch.from_numpy(np.column_stack([runs.weights, at]))
     models = []

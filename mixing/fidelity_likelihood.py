@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import block_diag, lapack
 from scipy.optimize import minimize
 
 from .marginal_likelihood import (
@@ -149,13 +149,13 @@ class FidelityHyperparameters:
 
 
 def fidelity_prior(n_features: int, ladder: Ladder, n_levels: int) -> tuple[Floats, Floats]:
-    """Means and standard deviations of theta: those of `marginal_likelihood.prior`, and of the fidelities."""
-    median, std = prior(n_features, 0)
+    """Means and inverse covariance of theta: those of `marginal_likelihood.prior`, and of the fidelities."""
+    median, inner = prior(n_features, 0)
     a, free = ladder.n_axes, len(_free(ladder))
     means = [median, np.full(a, LOG_DECAY[0]), np.full(a, EXPONENT[0]), np.zeros(2 * free + n_levels)]
-    stds = [std, np.full(a, LOG_DECAY[1]), np.full(a, EXPONENT[1])]
+    stds = [np.full(a, LOG_DECAY[1]), np.full(a, EXPONENT[1])]
     stds += [np.full(free, SPREAD_STD), np.full(free, NOISE_STD), np.full(n_levels, LEVEL_STD)]
-    return np.concatenate(means), np.concatenate(stds)
+    return np.concatenate(means), block_diag(inner, np.diag(np.concatenate(stds) ** -2.0))
 
 
 def fidelity_posterior_reference(
@@ -170,9 +170,9 @@ def fidelity_posterior_reference(
     """
     h = FidelityHyperparameters.unpack(theta, x.shape[1], ladder)
     c = h.covariance(x, fidelity, x, fidelity, ladder) + np.diag(h.noise_variance(ladder, fidelity, level))
-    mean, std = fidelity_prior(x.shape[1], ladder, level.shape[1])
+    mean, precision = fidelity_prior(x.shape[1], ladder, level.shape[1])
     fit = 0.5 * y @ np.linalg.solve(c, y) + 0.5 * np.linalg.slogdet(c)[1]
-    return float(fit + 0.5 * np.sum(((theta - mean) / std) ** 2))
+    return float(fit + 0.5 * (theta - mean) @ precision @ (theta - mean))
 
 
 class FidelityPosterior:
@@ -189,7 +189,7 @@ class FidelityPosterior:
         self._constant = CONSTANT_VARIANCE * (self._pairs[0] == self._pairs[1])
         self._apart = [distance[self._pairs] for distance in ladder.distances]
         self._members = np.eye(ladder.n_levels)[:, _free(ladder)][fidelity]  # (n, free levels)
-        self._mean, self._std = fidelity_prior(x.shape[1], ladder, level.shape[1])
+        self._mean, self._precision = fidelity_prior(x.shape[1], ladder, level.shape[1])
 
     def __call__(self, theta: Floats) -> tuple[float, Floats]:
         n, k = self.x.shape
@@ -208,8 +208,9 @@ class FidelityPosterior:
         if failed:
             return 1e10, np.zeros_like(theta)
         alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
-        deviation = (theta - self._mean) / self._std
-        value = 0.5 * self.y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * deviation @ deviation
+        deviation = theta - self._mean
+        pull = self._precision @ deviation
+        value = 0.5 * self.y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * deviation @ pull
         w = np.outer(alpha, alpha) - inverse_of_factor(factor)
         slope = w * coupling * ((5 / 3) * h.signal * (1 + r) * decay)
         total, by_noise = w * shared, np.diag(w) * noise
@@ -226,7 +227,7 @@ class FidelityPosterior:
                 -0.5 * self.level.T @ by_noise,
             ]
         )
-        return float(value), gradient + deviation / self._std
+        return float(value), gradient + pull
 
 
 def most_probable_fidelities(

@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 
 SQRT5 = np.sqrt(5.0)
 CONSTANT_VARIANCE = 1.0  # of the mean, in units of the metric's variance
+OWN_STD = 1.0  # of one log length-scale around their common one; sqrt 3 of each in all
 SCALE_STD = 1.5  # of the log variances a priori: a factor of 4.5 either way
 LEVEL_STD = 0.7  # of the noise's dependence on the level
 SIGNAL_VARIANCE, LINEAR_VARIANCE, NOISE_VARIANCE = 1.0, 0.3, 0.01  # prior medians, in the metric's variances
@@ -63,15 +64,18 @@ class Hyperparameters:
 
 
 def prior(n_features: int, n_levels: int) -> tuple[Floats, Floats]:
-    """Medians and standard deviations of the packed logarithms: float64, (K + 3 + q,) each.
+    """Medians (K + 3 + q,) and inverse covariance (K + 3 + q, K + 3 + q) of the packed logarithms, float64.
 
     Source: length-scales ~ LogNormal(sqrt 2 + log(K) / 2, sqrt 3), Hvarfner, Hellsten, Nardi 2024 ("Vanilla
         Bayesian Optimization Performs Great in High Dimensions"), equation 8.
     """
     lengthscale = np.full(n_features, np.sqrt(2) + 0.5 * np.log(n_features))
     variances = np.log([SIGNAL_VARIANCE, LINEAR_VARIANCE, NOISE_VARIANCE])
-    stds = [np.full(n_features, np.sqrt(3)), np.full(3, SCALE_STD), np.full(n_levels, LEVEL_STD)]
-    return np.concatenate([lengthscale, variances, np.zeros(n_levels)]), np.concatenate(stds)
+    stds = [np.full(n_features, OWN_STD), np.full(3, SCALE_STD), np.full(n_levels, LEVEL_STD)]
+    precision = np.diag(np.concatenate(stds) ** -2.0)
+    own, shared = OWN_STD**2, 3.0 - OWN_STD**2
+    precision[:n_features, :n_features] -= shared / (own * (own + n_features * shared))
+    return np.concatenate([lengthscale, variances, np.zeros(n_levels)]), precision
 
 
 def negative_log_posterior_reference(theta: Floats, x: Floats, y: Floats, level: Floats) -> float:
@@ -84,9 +88,9 @@ def negative_log_posterior_reference(theta: Floats, x: Floats, y: Floats, level:
     """
     h = Hyperparameters.unpack(theta, x.shape[1])
     c = h.covariance(x, x) + np.diag(h.noise_variance(level))
-    median, std = prior(x.shape[1], level.shape[1])
+    median, precision = prior(x.shape[1], level.shape[1])
     fit = 0.5 * y @ np.linalg.solve(c, y) + 0.5 * np.linalg.slogdet(c)[1]
-    return float(fit + 0.5 * np.sum(((theta - median) / std) ** 2))
+    return float(fit + 0.5 * (theta - median) @ precision @ (theta - median))
 
 
 class Posterior:
@@ -100,7 +104,7 @@ class Posterior:
     def __init__(self, x: Floats, y: Floats, level: Floats) -> None:
         self.x, self.y, self.level = x, y, level
         self._products = x @ x.T / x.shape[1]
-        self._median, self._std = prior(x.shape[1], level.shape[1])
+        self._median, self._precision = prior(x.shape[1], level.shape[1])
 
     def __call__(self, theta: Floats) -> tuple[float, Floats]:
         n, k = self.x.shape
@@ -116,8 +120,9 @@ class Posterior:
         if failed:
             return 1e10, np.zeros_like(theta)
         alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
-        deviation = (theta - self._median) / self._std
-        value = 0.5 * self.y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * deviation @ deviation
+        deviation = theta - self._median
+        pull = self._precision @ deviation
+        value = 0.5 * self.y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * deviation @ pull
         w = np.outer(alpha, alpha) - inverse_of_factor(factor)
         slope = w * ((5 / 3) * h.signal * (1 + r) * decay)
         noise_gradient = np.diag(w) * noise
@@ -127,7 +132,7 @@ class Posterior:
         gradient[k + 1] = -0.5 * h.linear * np.vdot(w, self._products)
         gradient[k + 2] = -0.5 * noise_gradient.sum()
         gradient[k + 3 :] = -0.5 * self.level.T @ noise_gradient
-        return float(value), gradient + deviation / self._std
+        return float(value), gradient + pull
 
 
 def most_probable(

@@ -374,24 +374,30 @@ class _FidelityProcess:
         mixed = np.einsum("lm,mfd->lfd", self.h.scales(self.ladder)[:, None] * root, blocks[:, :-1])
         constants = np.sqrt(CONSTANT_VARIANCE) * blocks[:, -1]  # (L, n_draws)
 
-        def basis(x: Floats) -> Floats:
-            phase = x @ scaled
-            waves = np.sqrt(self.h.signal / len(frequencies)) * np.hstack([np.cos(phase), np.sin(phase)])
-            return np.hstack([waves, np.sqrt(self.h.linear / x.shape[1]) * x])
+        n_waves = len(frequencies)
+        waves = np.sqrt(self.h.signal / n_waves) * mixed[:, : 2 * n_waves]
+        slopes = np.sqrt(self.h.linear / self.x.shape[1]) * mixed[:, 2 * n_waves :]
 
-        features, prior = basis(self.x), np.empty((n, n_draws))
+        def prior(x: Floats, level: int) -> Floats:
+            phase = x @ scaled
+            wavy = np.cos(phase) @ waves[level, :n_waves] + np.sin(phase) @ waves[level, n_waves:]
+            return np.asarray(wavy + x @ slopes[level] + constants[level])
+
+        at_runs = np.empty((n, n_draws))
         for level in range(n_levels):
             rows = self.fidelity == level
-            prior[rows] = features[rows] @ mixed[level] + constants[level]
+            at_runs[rows] = prior(self.x[rows], level)
         noise = np.sqrt(self.noise)[:, None] * normals[len(normals) - n :]
-        correction = self.inverse @ (self.y[:, None] - prior - noise)
-        centre = self.alpha[:, None]
+        correction = self.inverse @ (self.y[:, None] - at_runs - noise) - self.alpha[:, None]
+        corrections = np.hstack([self.alpha[:, None], self.spread * correction])
+        shift = CONSTANT_VARIANCE * corrections[self.fidelity == at].sum(axis=0)
+        corrections *= self.h.coupling(self.ladder)[at, self.fidelity][:, None]
 
         def path(features: Floats) -> Floats:
-            x, where = (features - self.centre) / self.scale, np.full(len(features), at)
-            k = self.h.covariance(x, where, self.x, self.fidelity, self.ladder)
-            deviation = basis(x) @ mixed[at] + constants[at] + k @ (correction - centre)
-            return np.asarray(self.means[at] + self.std * (k @ centre + self.spread * deviation).T)
+            x = (features - self.centre) / self.scale
+            moved = self.h.kernel(x, self.x) @ corrections + shift
+            deviation = self.spread * prior(x, at) + moved[:, 1:]
+            return np.asarray(self.means[at] + self.std * (moved[:, :1] + deviation).T)
 
         return path
 

@@ -1,4 +1,4 @@
-"""Which mixtures to run next: Thompson sampling and noisy expected improvement, with runs still pending."""
+"""Which mixtures to run next, beside those that still run: noisy expected improvement, Thompson, greed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Gradient = Callable[[Floats], Floats]  # of a loss at one mixture, (K,) -> (K,)
-Acquisition = Literal["noisy_ei", "thompson", "botorch"]
-ACQUISITIONS: tuple[Acquisition, ...] = ("noisy_ei", "thompson", "botorch")
+Acquisition = Literal["noisy_ei", "mean", "thompson", "botorch"]
+ACQUISITIONS: tuple[Acquisition, ...] = ("noisy_ei", "mean", "thompson", "botorch")
 
 N_DRAWS = 64  # joint draws behind noisy expected improvement
 N_CANDIDATES = 256
 N_STARTS = 1  # of the descent, from the best candidates
-MAX_STEPS = 25  # of the descent: an acquisition is no surface to polish
+MAX_STEPS, TOLERANCE = 25, 1e-3  # of the descent: an acquisition is no surface to polish
 N_REDRAWS = 8  # of a Thompson draw whose optimum is pending already
 SMOOTHING = 0.02  # of the improvement, in the objective's spread over the candidates
 
@@ -72,6 +72,7 @@ def propose(
     mixtures run, pending or just proposed, maximise mean_s max(b_s - f_s(w), 0). What is pending improves on
     nothing twice, so batches spread, and a lucky noisy run is no incumbent.
     *thompson*: minimise one draw for each proposal.
+    *mean*: minimise the posterior mean of the objective: greed, which explores nothing.
     *botorch*: BoTorch's qLogNoisyExpectedImprovement on our hyperparameters (Gaussian processes alone).
 
     The optimum is descended to from the best of 256 random mixtures, the best run and the natural mixture;
@@ -120,6 +121,9 @@ def _next(
 
         loss, gradient = noisy_expected_improvement(mixer, region, objective, taken, seeds[0])
         return _optimum(loss, region, candidates, taken, smooth=True, gradient=gradient)
+    if acquisition == "mean":
+        loss = _expected(mixer, objective, seeds[0])
+        return _optimum(loss, region, candidates, taken, mixer.is_smooth)
     if acquisition == "noisy_ei":
         loss = _noisy_improvement(mixer, region, objective, taken, candidates, seeds[0])
         return _optimum(loss, region, candidates, taken, mixer.is_smooth)
@@ -163,6 +167,12 @@ def _noisy_improvement(
     return loss
 
 
+def _expected(mixer: Mixer, objective: Objective, seed: int) -> Loss:
+    """The objective's mean over draws."""
+    surfaces, names = mixer.draw_surfaces(N_DRAWS, seed), mixer.runs.metric_names
+    return lambda weights: np.asarray(objective(surfaces(weights), names).mean(axis=0))
+
+
 def _draw(mixer: Mixer, objective: Objective, seed: int) -> Loss:
     surfaces, names = mixer.draw_surfaces(1, seed), mixer.runs.metric_names
     return lambda weights: np.asarray(objective(surfaces(weights), names)[0])
@@ -180,7 +190,8 @@ def _optimum(
     values = loss(candidates)
     order = np.argsort(values, kind="stable")
     if smooth:
-        ends = [descend(loss, region, candidates[i], gradient, MAX_STEPS) for i in order[:N_STARTS]]
+        starts = candidates[order[:N_STARTS]]
+        ends = [descend(loss, region, start, gradient, MAX_STEPS, TOLERANCE) for start in starts]
         ends = [w for end in ends for w in (region.without_small(end), region.pull(end))]
         candidates = np.vstack([candidates, *ends])
         values = loss(candidates)

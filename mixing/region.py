@@ -44,7 +44,10 @@ class Region:
         used = self.centre > 0
         usable = np.where(used, weights, 0.0)
         usable[usable.sum(axis=1) == 0] = self.centre
-        targets = np.stack([project_to_capped_simplex(w, self.upper) for w in usable])
+        targets: Floats = usable / usable.sum(axis=1, keepdims=True)
+        above = (targets > self.upper).any(axis=1)
+        if above.any():
+            targets[above] = [project_to_capped_simplex(w, self.upper) for w in usable[above]]
         log_centre = np.log(np.where(used, self.centre, 1.0))
 
         def inside(w: Floats) -> NDArray[np.bool_]:
@@ -87,21 +90,30 @@ def descend(
     start: Floats,
     gradient: Callable[[Floats], Floats] | None = None,
     max_steps: int = 60,
+    tolerance: float = 1e-6,
 ) -> Floats:
     """SLSQP with derivatives towards each domain: those along e_k - w differ from the gradient by a constant,
     which the constraint on the sum makes immaterial, and every mixture evaluated stays on the simplex.
 
     Args:
         gradient: of the loss at one mixture, (K,) -> (K,); by default it is taken from differences.
+        tolerance: of the loss; a step that gains less is the last.
     """
     corners = np.eye(len(start))
 
-    def loss_and_gradient(w: Floats) -> tuple[float, Floats]:
-        w = np.maximum(w, 0.0) / np.maximum(w, 0.0).sum()
+    def mixture(w: Floats) -> Floats:
+        return np.asarray(np.maximum(w, 0.0) / np.maximum(w, 0.0).sum())
+
+    def value(w: Floats) -> float:
+        return float(loss(mixture(w)[None])[0])
+
+    def slope(w: Floats) -> Floats:
+        """Asked for once a step, `value` three times and more: K mixtures each time would be dear."""
+        w = mixture(w)
         if gradient is not None:
-            return float(loss(w[None])[0]), gradient(w)
+            return gradient(w)
         values = loss(np.vstack([w, w + STEP * (corners - w)]))
-        return float(values[0]), (values[1:] - values[0]) / STEP
+        return np.asarray((values[1:] - values[0]) / STEP)
 
     used = region.centre > 0
     low = np.where(used, np.minimum(LOWEST_WEIGHT, region.upper), 0.0)
@@ -120,12 +132,12 @@ def descend(
         },
     ]
     result = minimize(
-        loss_and_gradient,
+        value,
         np.clip(start, low, high),
-        jac=True,
+        jac=slope,
         method="SLSQP",
         bounds=list(zip(low, high, strict=True)),
         constraints=constraints,
-        options={"maxiter": max_steps, "ftol": 1e-6},
+        options={"maxiter": max_steps, "ftol": tolerance},
     )
     return np.asarray(np.nan_to_num(np.clip(result.x, low, high)))

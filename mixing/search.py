@@ -46,12 +46,13 @@ class Search:
     """Which mixture to run next, at which fidelity, until the budget is spent.
 
     The first rung begins with the natural mixture, the uniform one, random ones, and replicates of natural.
-    From then on every trial is one of two kinds. A *proposal* is a new mixture at the first rung, where the
-    surrogate expects the target to improve. A *promotion* takes a mixture that has run on one rung to the
-    next: the one most expected to beat those that run there, natural before all. Rungs share the budget
-    equally: a promotion is due once the rung below has spent as much as this one would have. Where a run at
-    the next rung tells more of the target for its cost, in nats (`MultiFidelityMixer.information`), it comes
-    earlier. Tokens come before size because rungs do (`ladder`).
+    From then on every trial is one of two kinds. A *proposal* is a new mixture at the first rung: by turns
+    the one of the largest acquisition value, and the one that the surrogate expects to be best at the target.
+    A *promotion* takes a mixture that has run on one rung to the next: the one most expected to beat those
+    that run there, natural before all. Rungs share the budget equally: a promotion is due once the rung below
+    has spent as much as this one would have. Where a run at the next rung tells more of the target for its
+    cost, in nats (`MultiFidelityMixer.information`), it comes earlier. Tokens come before size because rungs
+    do (`ladder`).
 
     `ask` is a pure function of the arguments, the finished results and the pending trials: a search rebuilt
     from its records continues with the same trials, wherever it was interrupted. Failed runs cost and are
@@ -75,6 +76,7 @@ class Search:
     losses: dict[int, dict[str, float]] = field(default_factory=dict, init=False)
     failures: dict[int, str] = field(default_factory=dict, init=False)
     _surrogate: tuple[int, MultiFidelityMixer] | None = field(default=None, init=False, repr=False)
+    _planned: tuple[tuple[int, int, int], Trial | None] | None = field(default=None, init=False, repr=False)
 
     @property
     def pending(self) -> list[Trial]:
@@ -166,6 +168,13 @@ class Search:
         return recommend(self.surrogate(), a.natural, self.objective, a.caps, a.trust_region, a.seed)
 
     def _next(self) -> Trial | None:
+        """The next trial, planned once for what is known: `is_finished` asks as well as `ask`."""
+        known = len(self.trials), len(self.losses), len(self.failures)
+        if self._planned is None or self._planned[0] != known:
+            self._planned = known, self._plan()
+        return self._planned[1]
+
+    def _plan(self) -> Trial | None:
         first = self._first()
         if first is not None:
             return first
@@ -214,7 +223,9 @@ class Search:
         a, mixer, seed = self.arguments, self.surrogate(), self._draw_seed()
         if rung == 0:
             taken = np.unique([t.weights for t in self.trials], axis=0)
-            return np.asarray(propose(mixer, 1, a.region, self.objective, taken, a.acquisition, seed)[0])
+            is_odd = sum(t.origin == "proposal" for t in self.trials) % 2 == 1
+            acquisition = "mean" if is_odd else a.acquisition
+            return np.asarray(propose(mixer, 1, a.region, self.objective, taken, acquisition, seed)[0])
         candidates = self._promotable(rung)
         natural = np.array(self._anchor())
         if not self._on(rung) and (candidates == natural).all(axis=1).any():

@@ -49,6 +49,7 @@ class SearchArguments:
         n_replicates: runs of the natural mixture at the first rung, with seeds of their own.
         acquisition: of new mixtures; see `propose`.
         seed: of all draws, and of the first replicate of every run.
+        trend: a name or hash of the trend that `Search` is given with these arguments, or None.
     """
 
     domain_names: tuple[str, ...]
@@ -63,6 +64,7 @@ class SearchArguments:
     n_replicates: int = 3
     acquisition: Acquisition = "noisy_ei"
     seed: int = 0
+    trend: str | None = None
 
     def __post_init__(self) -> None:
         problems = self._problems()

@@ -15,10 +15,8 @@ MIXER_NAMES = (
     "gaussian_process",
     "trend_residual",
     "ensemble",
-    "mixmin",
     "quality_quantity",
-    "projektor",
-)
+)  # without those that need more than a table: `mix_command.NEEDS`
 DOMAINS_HELP = "CSV with the columns domain and tokens, and optionally max_epochs"
 RUNS_HELP = (
     "CSV of weights; or one CSV or Parquet table of weight.DOMAIN and loss.METRIC columns; or a run directory"
@@ -86,7 +84,7 @@ def add_mix(commands: Any) -> None:
     new.add_argument("--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)")
     new.add_argument("--n-initial", type=int, help="mixtures before a model proposes (by domains, 8 to 24)")
     new.add_argument("--n-replicates", type=int, default=3, help="runs of the natural mixture (default: 3)")
-    new.add_argument("--acquisition", default="noisy_ei", help="noisy_ei, thompson or botorch")
+    new.add_argument("--acquisition", default="noisy_ei", help="noisy_ei, mean, thompson or botorch")
     new.add_argument("--seed", type=int, default=0)
     search.set_defaults(command=_command("search", "mix_search"))
 

@@ -27,6 +27,11 @@ from .mix_files import (
 
 Floats = NDArray[np.float64]
 
+NEEDS = {  # mixers that learn from more than runs
+    "mixmin": "each single-domain model's probabilities of held-out tokens",
+    "projektor": "vectors of documents",
+}
+
 
 def design(arguments: argparse.Namespace) -> None:
     """Write mixtures to train proxies on."""
@@ -144,6 +149,11 @@ def _bounds(
 
 def _fitted(arguments: argparse.Namespace) -> Mixer:
     """The mixer that was asked for, on the runs that were named."""
+    if arguments.mixer in NEEDS:
+        raise UsageError(
+            f"mix: mixer '{arguments.mixer}' needs {NEEDS[arguments.mixer]}, which no table of runs has; use "
+            f"it from Python as mixing.load_mixer('{arguments.mixer}', ...), or take another mixer here."
+        )
     try:
         mixer = load_mixer(arguments.mixer)
     except ValueError as error:

@@ -1,6 +1,8 @@
 """What ``cuvee mix search`` does: tell the results that are in, ask for the next mixtures to run."""
 
 import argparse
+import json
+from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ from ..mixing.search import Trial
 from ..mixing.search_arguments import SearchArguments
 from ..mixing.table import LOSS, WEIGHT
 from ..proxy_models.zero import fit_trigram_proxy
+from ..streaming.manifest import MANIFEST
 from .errors import InputError, UsageError
 from .manual import console
 from .mix_files import UNLIMITED, located, parse_objective, read_domains, write_csv, write_mixture
@@ -34,6 +37,7 @@ def search(arguments: argparse.Namespace) -> None:
         raise
     except (ValueError, OSError) as error:
         raise InputError(f"mix search: {error}") from error
+    _check_trend(journal, arguments.tokens)
     for path in arguments.results:
         _tell(journal, path)
     if arguments.tokens is not None:
@@ -76,9 +80,33 @@ def _arguments(given: argparse.Namespace) -> SearchArguments | None:
             n_replicates=given.n_replicates,
             acquisition=given.acquisition,
             seed=given.seed,
+            trend=_fingerprint(given.tokens),
         )
     except ValueError as error:
         raise UsageError(f"mix search: {error}") from error
+
+
+def _fingerprint(tokens: Path | None) -> str | None:
+    """A hash of all manifests of token shards, and so of the shards; None without any."""
+    if tokens is None:
+        return None
+    manifests = {
+        name: (folder / MANIFEST).read_text("utf-8") for name, folder in domain_folders(tokens).items()
+    }
+    digest = blake2b(json.dumps(manifests, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return f"n-grams of shards {digest}"
+
+
+def _check_trend(journal: SearchJournal, tokens: Path | None) -> None:
+    """The same n-gram losses at every call: with others, the same results would lead to other trials."""
+    began, given = journal.search.arguments.trend, _fingerprint(tokens)
+    if began == given:
+        return
+    advice = "leave --tokens out" if began is None else "give --tokens with those shards"
+    raise UsageError(
+        f"mix search: {journal.path} began with {began or 'no n-gram losses'}, given now is "
+        f"{given or 'no --tokens'}; {advice}, or start another journal."
+    )
 
 
 def _ngram_losses(tokens: Path, journal: SearchJournal) -> FidelityTrend:

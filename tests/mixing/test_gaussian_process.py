@@ -9,6 +9,7 @@ from cuvee.mixing import RunTable
 from cuvee.mixing.design import sample_design
 from cuvee.mixing.gaussian_process import GaussianProcessMixer
 from cuvee.mixing.marginal_likelihood import (
+    OWN_STD,
     Hyperparameters,
     Posterior,
     negative_log_posterior_reference,
@@ -21,8 +22,8 @@ NAMES = ("a", "b", "c")
 def _problem(seed: int, n: int = 14, n_levels: int = 2):
     rng = np.random.default_rng(seed)
     x, y, level = rng.standard_normal((n, 3)), rng.standard_normal(n), rng.standard_normal((n, n_levels))
-    median, std = prior(3, n_levels)
-    return median + 0.5 * std * rng.standard_normal(len(median)), x, y, level
+    median, precision = prior(3, n_levels)
+    return median + 0.5 * np.diag(precision) ** -0.5 * rng.standard_normal(len(median)), x, y, level
 
 
 @settings(max_examples=20)
@@ -42,6 +43,14 @@ def test_value_and_gradient_are_those_of_the_reference(seed, n_levels):
     ]
     # A difference of two values of this size keeps fewer digits than its smallest entries need.
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5 + 1e-7 * np.abs(numeric).max())
+
+
+def test_each_length_scale_has_the_published_prior_and_most_of_it_is_shared():
+    _, precision = prior(40, 2)
+    covariance = np.linalg.inv(precision)
+    np.testing.assert_allclose(np.diag(covariance)[:40], 3.0)
+    np.testing.assert_allclose(covariance[:40, :40][~np.eye(40, dtype=bool)], 3.0 - OWN_STD**2)
+    np.testing.assert_allclose(covariance[:40, 40:], 0, atol=1e-12)
 
 
 def _runs(n_runs: int = 40, seed: int = 0) -> RunTable:

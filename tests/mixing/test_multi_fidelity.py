@@ -27,8 +27,8 @@ def test_value_and_gradient_are_those_of_the_reference(seed, n_levels):
     x, y, level = rng.standard_normal((15, 3)), rng.standard_normal(15), rng.standard_normal((15, n_levels))
     fidelity = rng.permutation([0] * 8 + [1] * 4 + [2] * 3)
     ladder = Ladder.of(np.array([[10, 300], [10, 1000], [60, 1000]]), np.array([8, 4, 3]))
-    mean, std = fidelity_prior(3, ladder, n_levels)
-    theta = mean + 0.5 * std * rng.standard_normal(len(mean))
+    mean, precision = fidelity_prior(3, ladder, n_levels)
+    theta = mean + 0.5 * np.diag(precision) ** -0.5 * rng.standard_normal(len(mean))
 
     def reference(t):
         return fidelity_posterior_reference(t, x, fidelity, y, level, ladder)

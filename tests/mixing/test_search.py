@@ -8,6 +8,7 @@ import pytest
 
 from cuvee.mixing import Fidelity, Objective, SearchArguments, SearchJournal
 from cuvee.mixing.design import kl_divergence
+from cuvee.mixing.proposals import propose
 from cuvee.mixing.search import Search, Trial
 from cuvee.mixing.search_arguments import ladder
 
@@ -131,6 +132,35 @@ def test_every_trial_obeys_caps_and_trust_region_and_no_weight_is_tiny(undisturb
         assert abs(w.sum() - 1) <= 1e-9
         assert (w <= np.array(CAPS) + 1e-9).all()
         assert kl_divergence(w, NATURAL) <= 1.0 + 1e-9
+
+
+def test_every_second_proposal_is_where_the_posterior_mean_is_best(undisturbed):
+    search, n_proposals, is_mean = Search(_arguments()), 0, []
+    for line in undisturbed.path.read_text().splitlines()[1:]:
+        record = json.loads(line)
+        if record.get("origin") == "proposal":
+            mixer, region, taken = (
+                search.surrogate(),
+                search.arguments.region,
+                [t.weights for t in search.trials],
+            )
+            seed = search._draw_seed()
+            best = propose(mixer, 1, region, pending=np.unique(taken, axis=0), acquisition="mean", seed=seed)
+            is_mean.append(np.array_equal(best[0], list(record["weights"].values())))
+            n_proposals += 1
+        search.replay(record)
+    assert n_proposals >= 4
+    assert is_mean == [i % 2 == 1 for i in range(n_proposals)]
+
+
+def test_asking_whether_it_is_finished_plans_nothing_twice(monkeypatch):
+    search, planned, plan = Search(_arguments()), [], Search._plan
+    monkeypatch.setattr(Search, "_plan", lambda self: planned.append(len(self.trials)) or plan(self))
+    for _ in range(3):
+        assert not search.is_finished
+        search.ask()
+        search.tell(len(search.trials) - 1, _losses(search.trials[-1]))
+    assert planned == [0, 1, 2]
 
 
 def test_the_natural_mixture_is_replicated_with_other_seeds(undisturbed):

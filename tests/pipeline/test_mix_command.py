@@ -15,6 +15,7 @@ from cuvee.mixing import RunTable
 from cuvee.mixing.registry import MIXERS
 from cuvee.pipeline.cli import main
 from cuvee.pipeline.mix_arguments import MIXER_NAMES
+from cuvee.pipeline.mix_command import NEEDS
 from cuvee.streaming.mixture_file import read_mixture
 
 DOMAINS = "domain,tokens\ncode,1000\nweb,7000\nwiki,2000\n"
@@ -113,6 +114,8 @@ def test_one_parquet_table_of_a_run_serves_as_well(folder, capsys):
         ("fit nope.csv", 3, "nope.csv"),
         ("fit domains.csv", 3, "domains.csv: found the columns domain, tokens; a run table needs weight"),
         ("fit w.csv l.csv --mixer powerlaw", 2, "unknown mixer 'powerlaw'; did you mean 'power_law'?"),
+        ("fit w.csv l.csv --mixer mixmin", 2, "'mixmin' needs each single-domain model's probabilities"),
+        ("recommend w.csv l.csv --mixer projektor", 2, "'projektor' needs vectors of documents, which no"),
         ("fit w.csv l.csv --on run", 3, "w.csv: no column 'run' to join on"),
         ("design domains.csv --budget 1e6 --out d.csv", 3, "domains.csv: a budget of 1M tokens cannot be"),
         ("design w.csv --out d.csv", 3, "w.csv: no column 'domain'; found index, code"),
@@ -129,7 +132,7 @@ def test_mistakes_are_said_with_their_place(folder, capsys, command, code, messa
 
 
 def test_the_help_names_every_mixer():
-    assert set(MIXER_NAMES) == set(MIXERS)
+    assert {*MIXER_NAMES, *NEEDS} == set(MIXERS)
 
 
 def test_other_commands_do_not_wait_for_scipy():

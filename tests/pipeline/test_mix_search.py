@@ -53,6 +53,10 @@ def _write_shards(domain: str, first: int) -> None:
     write_manifest(folder, domain=domain, vocab_size=16, tokenizer_hash="steps", eos_id=0)
 
 
+def _told(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.replace("\n", " ")
+
+
 def _search(*arguments: str) -> int:
     return main(["mix", "search", "j.jsonl", *arguments])
 
@@ -109,12 +113,38 @@ def test_ngram_losses_of_token_shards_are_the_cheapest_fidelity(folder, capsys):
         _write_shards(domain, first)
     assert _search(*NEW, "-n", "9", "--out", "next.csv", "--tokens", "run") == 0
     _run_trials()
-    recommended = []
-    for tokens in ((), ("--tokens", "run"), ("--tokens", "run/tokens")):
-        assert _search("--results", "results.csv", "-n", "0", "--recommend", "m.json", *tokens) == 0
-        recommended.append(Path("m.json").read_text())
-    assert recommended[0] != recommended[1] == recommended[2]
-    for file in Path("run/tokens/wiki").iterdir():
-        file.unlink()
-    assert _search("--tokens", "run") == 2
-    assert "run has no shards of 'wiki', only of code, web" in capsys.readouterr().err
+    assert _search("--results", "results.csv", "-n", "0", "--recommend", "m.json", "--tokens", "run") == 0
+    with_trend = Path("m.json").read_text()
+    assert _search("-n", "0", "--recommend", "m.json", "--tokens", "run/tokens") == 0
+    assert Path("m.json").read_text() == with_trend
+    assert main(["mix", "search", "other.jsonl", *NEW, "-n", "9"]) == 0
+    assert main(["mix", "search", "other.jsonl", "--results", "results.csv", "--recommend", "m.json"]) == 0
+    assert Path("m.json").read_text() != with_trend
+
+
+def test_a_search_goes_on_with_the_shards_it_began_with(folder, capsys):
+    for domain, first in (("code", 8), ("web", 0), ("wiki", 0)):
+        _write_shards(domain, first)
+    assert _search(*NEW, "-n", "2", "--tokens", "run") == 0
+    before = Path("j.jsonl").read_bytes()
+    assert _search("-n", "3") == 2
+    assert "given now is no --tokens; give --tokens with those shards" in _told(capsys)
+    _write_shards("wiki", 4)
+    assert _search("-n", "3", "--tokens", "run") == 2
+    assert "j.jsonl began with n-grams of shards" in _told(capsys)
+    assert Path("j.jsonl").read_bytes() == before
+
+
+def test_a_search_without_ngram_losses_takes_none_later(folder, capsys):
+    for domain in ("code", "web", "wiki"):
+        _write_shards(domain, 0)
+    assert _search(*NEW, "-n", "2") == 0
+    assert _search("-n", "3", "--tokens", "run") == 2
+    assert "j.jsonl began with no n-gram losses" in _told(capsys)
+
+
+def test_shards_that_lack_a_domain_are_refused(folder, capsys):
+    for domain in ("code", "web"):
+        _write_shards(domain, 0)
+    assert _search(*NEW, "-n", "2", "--tokens", "run") == 2
+    assert "run has no shards of 'wiki', only of code, web" in _told(capsys)
