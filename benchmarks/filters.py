@@ -145,9 +145,12 @@ def known_words(batch: pa.Table, profile: Profile) -> None:
 
 
 def scores_in_turn(batch: pa.Table, operators: Sequence[Filter]) -> None:
-    """Scores of several operators that share their words."""
+    """Scores of several operators that share their words, each on the text that the one before it leaves:
+    every document goes through all of them, also if a run would have dropped it."""
     for operator in operators:
-        operator.scores(batch)
+        scores = operator.scores(batch)
+        if "text" in scores:
+            batch = batch.set_column(batch.schema.get_field_index("text"), "text", scores["text"])
 
 
 def best_cpu(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .eight_bytes import first_below
-from .jit import inlined, kernel
+from .jit import inlined, uncounted
 from .pieces import strip
 from .short_hash import copy
 from .unicode_tables import DECIMAL, LINE_BREAK, decode, entry, unicode_tables
@@ -102,8 +102,15 @@ def c4_lines(
     breaks[0x80:] = False
     starts = np.empty(0, np.int64) if word_starts is None else word_starts
     arrays = (data, offsets, tables.page, tables.flags, classes.page, classes.entries, breaks)
-    kept, kept_offsets, lines, counts = _c4_lines(*arrays, starts, word_starts is not None, *rules)
-    return kept, kept_offsets, KeptLines(*lines.T), LineCounts(*counts.T)
+    kept = np.empty(offsets[-1] - offsets[0] + 8, np.uint8)  # copy() may write seven bytes more
+    kept_offsets, lines = (
+        np.zeros(len(offsets), np.int64),
+        np.empty((_most_lines(data, offsets), 3), np.int64),
+    )
+    counts = np.zeros((len(offsets) - 1, len(LineCounts._fields)), np.int64)
+    given = (*arrays, starts, word_starts is not None, *rules)
+    n_lines = _c4_lines(*given, kept, kept_offsets, lines, counts)
+    return kept[: kept_offsets[-1]], kept_offsets, KeptLines(*lines[:n_lines].T), LineCounts(*counts.T)
 
 
 def c4_lines_reference(
@@ -167,7 +174,7 @@ def _line_reference(line: str, n_words: int, rules: LineRules, counts: dict[str,
     return line
 
 
-@kernel
+@uncounted
 def _c4_lines(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -182,11 +189,11 @@ def _c4_lines(
     remove_citations: bool,
     require_terminal_punctuation: bool,
     min_words_per_line: int,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    kept = np.empty(offsets[-1] - offsets[0] + 8, np.uint8)  # copy() may write seven bytes more
-    kept_offsets = np.zeros(len(offsets), np.int64)
-    counts = np.zeros((len(offsets) - 1, 9), np.int64)
-    lines = np.empty((_most_lines(data, offsets), 3), np.int64)
+    kept: NDArray[np.uint8],
+    kept_offsets: NDArray[np.int64],
+    lines: NDArray[np.int64],
+    counts: NDArray[np.int64],
+) -> int:
     n, n_lines, w = 0, 0, 0
     for d in range(len(counts)):
         begin, first_line, i, end = n, n_lines, offsets[d], offsets[d + 1]
@@ -247,10 +254,10 @@ def _c4_lines(
             for side in range(2):
                 lines[k, side] = min(max(lines[k, side] - (first - begin), begin), n)
         kept_offsets[d + 1] = n
-    return kept[:n], kept_offsets, lines[:n_lines], counts
+    return n_lines
 
 
-@kernel
+@uncounted
 def _most_lines(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> int:
     """No fewer than the lines of all documents: each ends with a document, a control character, or a byte of
     U+0085, U+2028 or U+2029."""
@@ -282,7 +289,7 @@ def _line_end(
     return i
 
 
-@kernel
+@uncounted
 def _measure(
     text: NDArray[np.uint8],
     start: int,
@@ -333,7 +340,7 @@ def _is_white(byte: int) -> bool:
     return (byte == 0x20) | ((byte >= 9) & (byte <= 13)) | ((byte >= 28) & (byte <= 31))
 
 
-@kernel
+@uncounted
 def _without_citations(
     text: NDArray[np.uint8],
     start: int,
@@ -357,7 +364,7 @@ def _without_citations(
     return length, n_citations
 
 
-@kernel
+@uncounted
 def _citation(text: NDArray[np.uint8], start: int, page: NDArray[np.uint16], flags: NDArray[np.uint8]) -> int:
     """The bytes of the citation mark at `start`, or 0."""
     for k in range(len(_OPENINGS)):
@@ -406,7 +413,7 @@ def _may_hold_phrase(data: NDArray[np.uint8], start: int, end: int) -> tuple[boo
     return found, has_curly
 
 
-@kernel
+@uncounted
 def _phrases(line: NDArray[np.uint8]) -> int:
     """Which phrases a line holds, as flags."""
     found = 0

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .english_rules import UNITS, english_special_tokens
-from .jit import inlined, kernel
-from .short_hash import N_OUTLINES, outline, short_hash
+from .jit import inlined, uncounted
+from .short_hash import SEED, load_few, short_hash
 from .word_classes import AFFIX, ICON, LETTERS, LOWER, PREFIX, QUOTES, UPPER
 
 _DOT, _PLUS, _U, _S, _s, _C, _A, _F, _K, _DOLLAR = map(ord, ".+USsCAFK$")
@@ -31,6 +31,8 @@ _QUESTION, _HASH, _UNDERSCORE = map(ord, "?#_")
 _QUOTE_CODES = np.array(sorted(map(ord, QUOTES)), np.int32)
 _N_SLOTS = 4096
 _LONGEST = 48  # bytes of a special case, at most
+_N_GLANCES = 1 << 16
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Specials(NamedTuple):
@@ -40,12 +42,12 @@ class Specials(NamedTuple):
     n_slots or
         behind it; 0 is empty.
     splits: int64, (n_slots,), characters of the first token | of the second << 8 | number of tokens << 16.
-    ends: bool, (32768,), the `outline` of each special case.
+    glances: uint64, (1024,), the bit `glance` of each special case is set.
     """
 
     hashes: NDArray[np.uint64]
     splits: NDArray[np.int64]
-    ends: NDArray[np.bool_]
+    glances: NDArray[np.uint64]
 
 
 @cache
@@ -56,7 +58,7 @@ def english_specials() -> Specials:
         second = len(tokens[1]) if len(tokens) > 1 else 0
         entries.append((text, False, len(tokens[0]) | second << 8 | len(tokens) << 16))
     hashes, splits = np.zeros(_N_SLOTS, np.uint64), np.zeros(_N_SLOTS, np.int64)
-    ends = np.zeros(N_OUTLINES, np.bool_)
+    glances = np.zeros(_N_GLANCES // 64, np.uint64)
     for text, is_unit, split in entries:
         encoded = np.frombuffer(text.encode(), np.uint8)
         h = np.uint64(short_hash(encoded, 0, len(encoded)))
@@ -65,9 +67,21 @@ def english_specials() -> Specials:
         while hashes[slot] not in (0, h):
             slot = (slot + 1) % _N_SLOTS
         hashes[slot], splits[slot] = h, split
-        ends[outline(encoded[0], encoded[-1], len(encoded))] |= not is_unit
+        at = glance(encoded, 0, len(encoded))
+        glances[at >> 6] |= np.uint64(0 if is_unit else 1 << (at & 63))
     assert max(len(text.encode()) for text, _, _ in entries) <= _LONGEST
-    return Specials(hashes, splits, ends)
+    return Specials(hashes, splits, glances)
+
+
+@inlined
+def glance(data: NDArray[np.uint8], start: int, n_bytes: int) -> int:
+    """A number below `_N_GLANCES` that few words share with a special case: of the first eight bytes and the
+    length.
+
+    The bits of all special cases fit into the nearest cache, and 3 % of them are set.
+    """
+    first = load_few(data, start, min(n_bytes, 8)) ^ np.uint64(n_bytes) * SEED
+    return np.int64((first * _GOLDEN) >> np.uint64(48))  # type: ignore[return-value]
 
 
 @inlined
@@ -77,17 +91,18 @@ def special(
     n_bytes: int,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
-    ends: NDArray[np.bool_],
+    glances: NDArray[np.uint64],
 ) -> int:
     """The split of data[start:start + n_bytes] if it is a special case, else -1."""
     if n_bytes == 0 or n_bytes > _LONGEST:
         return -1
-    if not ends[outline(data[start], data[start + n_bytes - 1], n_bytes)]:
+    at = glance(data, start, n_bytes)
+    if not glances[at >> 6] >> np.uint64(at & 63) & np.uint64(1):
         return -1
     return _find(data, start, n_bytes, False, hashes, splits)
 
 
-@kernel  # not inlined: few chunks come here, and each copy of it costs seconds of compilation
+@uncounted  # not inlined: few chunks come here, and each copy of it costs seconds of compilation
 def _find(
     data: NDArray[np.uint8],
     start: int,
@@ -118,7 +133,7 @@ def tokenize_chunk(
     has_digits: bool,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
-    ends: NDArray[np.bool_],
+    glances: NDArray[np.uint64],
     cuts: NDArray[np.int64],
 ) -> int:
     """The number of tokens of one chunk of n characters; cuts[k] becomes the character at which token k
@@ -131,23 +146,23 @@ def tokenize_chunk(
         cuts: int64, at least (n,).
     """
     low, high, n_cuts, n_tail, size = 0, n, 0, 0, -1
-    split = special(data, positions[0], positions[n] - positions[0], hashes, splits, ends)
+    split = special(data, positions[0], positions[n] - positions[0], hashes, splits, glances)
     while split < 0 and low < high and high - low != size:
         size = high - low
         prefix = _prefix(codes, classes, low, high)
         if prefix:
             middle = positions[low + prefix]
-            split = special(data, middle, positions[high] - middle, hashes, splits, ends)
+            split = special(data, middle, positions[high] - middle, hashes, splits, glances)
             if split >= 0:
                 cuts[n_cuts] = low
                 n_cuts, low = n_cuts + 1, low + prefix
                 break
         suffix = _suffix(
-            data, positions, codes, classes, low + prefix, high, has_digits, hashes, splits, ends
+            data, positions, codes, classes, low + prefix, high, has_digits, hashes, splits, glances
         )
         if suffix:
             kept = positions[high - suffix] - positions[low]
-            split = special(data, positions[low], kept, hashes, splits, ends)
+            split = special(data, positions[low], kept, hashes, splits, glances)
             if split >= 0:
                 n_tail, high = n_tail + 1, high - suffix
                 cuts[n - n_tail] = high
@@ -158,7 +173,7 @@ def tokenize_chunk(
         if suffix:
             n_tail, high = n_tail + 1, high - suffix
             cuts[n - n_tail] = high
-        split = special(data, positions[low], positions[high] - positions[low], hashes, splits, ends)
+        split = special(data, positions[low], positions[high] - positions[low], hashes, splits, glances)
     if split >= 0:
         cuts[n_cuts] = low
         if split >> 16 > 1:
@@ -206,7 +221,7 @@ def _suffix(
     has_digits: bool,
     hashes: NDArray[np.uint64],
     splits: NDArray[np.int64],
-    ends: NDArray[np.bool_],
+    glances: NDArray[np.uint64],
 ) -> int:
     """How many characters are cut off at the end: of all endings that fit, the longest."""
     if low >= high:
@@ -235,7 +250,7 @@ def _suffix(
     return found
 
 
-@kernel
+@uncounted
 def _full_stop(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, high: int) -> bool:
     """Whether the full stop at the end is a token of its own, by what stands before it."""
     before, entry = codes[high - 2], classes[high - 2]
@@ -313,13 +328,13 @@ def _infix(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, high
     return 1 if (code in (_EQUAL, _SLASH)) and after & LETTERS else 0
 
 
-@kernel
+@uncounted
 def _is(entry: int, code: int, case: int) -> bool:
     """A letter of this case, or a quotation mark."""
     return (entry & case) != 0 or _is_quote(code)
 
 
-@kernel
+@uncounted
 def _is_quote(code: int) -> bool:
     for quote in _QUOTE_CODES:  # noqa: SIM110, numba compiles no any()
         if code == quote:
@@ -327,12 +342,12 @@ def _is_quote(code: int) -> bool:
     return False
 
 
-@kernel
+@uncounted
 def _is_digit(code: int) -> bool:
     return 0x30 <= code <= 0x39
 
 
-@kernel
+@uncounted
 def is_address(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, high: int) -> bool:
     """Whether the characters look like an internet address: [scheme://][user@]name.name.tld[:port][/path].
 
@@ -357,7 +372,7 @@ def is_address(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, 
     return False
 
 
-@kernel
+@uncounted
 def _is_host(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, high: int) -> bool:
     end, label, n_labels, lower = (
         low,
@@ -389,12 +404,12 @@ def _is_host(codes: NDArray[np.int32], classes: NDArray[np.uint16], low: int, hi
     return end == high or codes[end] == _SLASH or codes[end] == _QUESTION or codes[end] == _HASH
 
 
-@kernel
+@uncounted
 def _is_alnum(code: int) -> bool:
     ascii_alnum = _is_digit(code) or 0x41 <= code <= 0x5A or 0x61 <= code <= 0x7A
     return ascii_alnum or 0xA1 <= code <= 0xFFFF
 
 
-@kernel
+@uncounted
 def _is_label(code: int) -> bool:
     return _is_alnum(code) or code == _UNDERSCORE

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import uncounted
 from .words import Words
 
 
@@ -36,7 +36,7 @@ def matching_documents(
     return matches if _match(data, offsets, wanted_data, wanted_offsets, matches) else None
 
 
-@kernel
+@uncounted
 def _match(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -58,7 +58,7 @@ def _match(
     return True
 
 
-@kernel
+@uncounted
 def _equal(one: NDArray[np.uint8], at: int, other: NDArray[np.uint8], other_at: int, length: int) -> bool:
     for block in range(0, length, 256):
         end = min(block + 256, length)
@@ -136,7 +136,7 @@ def words_of_lines(
     return Words(new_starts[:n], new_bytes[:n], new_characters[:n], new_kinds[:n], new_offsets)
 
 
-@kernel
+@uncounted
 def _words_of_lines(
     word_starts: NDArray[np.int64],
     word_bytes: NDArray[np.int32],

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import uncounted
 
 
-@kernel
+@uncounted
 def group(
     keys: NDArray[np.uint64],
     n_keys: int,
@@ -35,7 +35,7 @@ def group(
             first[k], count[k] = k, 1
 
 
-@kernel
+@uncounted
 def n_slots_for(n_keys: int) -> int:
     """A power of two, so large that the table is at most half full."""
     n_slots = 16

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .eight_bytes import first_beyond_ascii, first_equal
 from .grouping import group
-from .jit import inlined, kernel
+from .jit import inlined, uncounted
 from .short_hash import short_hash
 from .unicode_tables import decode
 from .word_classes import TERMINAL, TERMINAL_PUNCTUATION, WHITE, word_classes
@@ -63,7 +63,11 @@ def pieces(
     """
     page, entries = word_classes()
     how = (cut.n_breaks, cut.greedy, cut.strip_text, cut.strip_pieces, cut.skip_blank)
-    counts = _pieces(data, offsets, page, entries, *how, short_characters)
+    room = _most_pieces(data, offsets)
+    keys, characters = np.empty(room, np.uint64), np.empty(room, np.int64)
+    groups = np.empty(4 * room + 16, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
+    counts = np.zeros((len(offsets) - 1, len(Pieces._fields)), np.int64)
+    _pieces(data, offsets, page, entries, *how, short_characters, keys, characters, *groups, counts)
     return Pieces(*counts.T)
 
 
@@ -95,7 +99,19 @@ def pieces_reference(
     return Pieces(*np.array(rows, np.int64).reshape(-1, len(Pieces._fields)).T)
 
 
-@kernel
+@uncounted
+def _most_pieces(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> int:
+    """As many pieces as newlines leave room for in the document that has most of them."""
+    most = 0
+    for d in range(len(offsets) - 1):
+        n_newlines = 0
+        for i in range(offsets[d], offsets[d + 1]):
+            n_newlines += data[np.uint64(i)] == _LF
+        most = max(most, n_newlines)
+    return most + 1
+
+
+@uncounted
 def _pieces(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -107,20 +123,13 @@ def _pieces(
     strip_pieces: bool,
     skip_blank: bool,
     short_characters: int,
-) -> NDArray[np.int64]:
-    counts = np.zeros((len(offsets) - 1, 8), np.int64)
-    room = 1
-    for d in range(len(counts)):
-        n_newlines = 0
-        for i in range(offsets[d], offsets[d + 1]):
-            n_newlines += data[np.uint64(i)] == _LF
-        room = max(room, n_newlines + 1)
-    keys, characters = np.empty(room, np.uint64), np.empty(room, np.int64)
-    first, count, table = (
-        np.empty(room, np.int32),
-        np.empty(room, np.int32),
-        np.empty(4 * room + 16, np.int32),
-    )
+    keys: NDArray[np.uint64],
+    characters: NDArray[np.int64],
+    table: NDArray[np.int32],
+    first: NDArray[np.int32],
+    count: NDArray[np.int32],
+    counts: NDArray[np.int64],
+) -> None:
     for d in range(len(counts)):
         low, high = offsets[d], offsets[d + 1]
         if strip_text:
@@ -152,7 +161,6 @@ def _pieces(
             if count[first[k]] > 1:
                 counts[d, 4] += 1
                 counts[d, 5] += characters[k]
-    return counts
 
 
 @inlined
@@ -164,7 +172,7 @@ def _next_cut(data: NDArray[np.uint8], i: int, end: int, n_breaks: int) -> int:
     return i
 
 
-@kernel
+@uncounted
 def _length_and_last(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, int]:
     """The number of code points of a piece, and the last one, or -1."""
     text, n_extra, i = data[:end], 0, start
@@ -179,7 +187,7 @@ def _length_and_last(data: NDArray[np.uint8], start: int, end: int) -> tuple[int
     return end - start - n_extra, last
 
 
-@kernel
+@uncounted
 def is_blank(
     data: NDArray[np.uint8], start: int, end: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
 ) -> bool:
@@ -202,7 +210,7 @@ def strip(
     return start, end
 
 
-@kernel
+@uncounted
 def _strip_any(
     data: NDArray[np.uint8], start: int, end: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
 ) -> tuple[int, int]:

@@ -15,13 +15,13 @@ Two counting rules are in use for the same thresholds.
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .grouping import group, n_slots_for
-from .jit import inlined, kernel
+from .jit import uncounted
 from .short_hash import SEED, copy, load8, load_few, mix, short_hash, store8
 from .words import Words
 
@@ -49,22 +49,20 @@ def ngram_repetition(
 
     An n-gram is known by 64 bits of its hash. Memory: about 60 bytes for each word of the longest document.
     """
-    longest = int(np.diff(words.offsets).max(initial=0))
-    n_slots = n_slots_for(longest)
-    byte_ends = words.n_bytes.cumsum(dtype=np.int64)
-    ends = np.concatenate([[0], byte_ends])[words.offsets]
-    joined_room = int(np.diff(ends).max(initial=0)) + 16
-    return _ngram_repetition(
+    n_docs = len(words.offsets) - 1
+    found, totals = np.zeros((n_docs, len(TOP) + len(DUPLICATED)), np.int64), np.zeros(n_docs, np.int64)
+    _ngram_repetition(
         data,
         words.starts,
         words.n_bytes,
         words.n_characters,
         words.offsets,
         counting == "later",
-        n_slots,
-        joined_room,
-        longest,
+        *_room(words),
+        found,
+        totals,
     )
+    return found, totals
 
 
 def ngram_repetition_reference(
@@ -128,7 +126,48 @@ def _duplicated_all(words: Sequence[str], n: int) -> int:
     return sum(len(words[j]) for j in covered)
 
 
-@kernel
+class _Room(NamedTuple):
+    """What the kernel writes to on its way: room for the longest document."""
+
+    joined: NDArray[np.uint8]
+    """The words one after another, without spaces."""
+    positions: NDArray[np.int64]
+    """Where each begins there, and where the last one ends."""
+    characters: NDArray[np.int64]
+    """Code points before each word."""
+    hashes: NDArray[np.uint64]
+    keys: NDArray[np.uint64]
+    """Hashes of n-grams, which begin at the words `places`."""
+    places: NDArray[np.int32]
+    table: NDArray[np.int32]
+    first: NDArray[np.int32]
+    tally: NDArray[np.int32]
+    cells: NDArray[np.uint8]
+    """How many keys have the same lowest bits."""
+    top_keys: NDArray[np.uint64]
+    top_places: NDArray[np.int32]
+
+
+def _room(words: Words) -> _Room:
+    longest = int(np.diff(words.offsets).max(initial=0))
+    ends = np.concatenate([[0], words.n_bytes.cumsum(dtype=np.int64)])[words.offsets]
+    return _Room(
+        joined=np.empty(int(np.diff(ends).max(initial=0)) + 16, np.uint8),
+        positions=np.empty(longest + 1, np.int64),
+        characters=np.empty(longest + 1, np.int64),
+        hashes=np.empty(longest, np.uint64),
+        keys=np.empty(longest, np.uint64),
+        places=np.empty(longest, np.int32),
+        table=np.empty(n_slots_for(longest), np.int32),
+        first=np.empty(longest, np.int32),
+        tally=np.empty(longest, np.int32),
+        cells=np.empty(_n_cells_for(longest), np.uint8),
+        top_keys=np.empty(longest + 1, np.uint64),
+        top_places=np.empty(longest + 1, np.int32),
+    )
+
+
+@uncounted
 def _ngram_repetition(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
@@ -136,20 +175,22 @@ def _ngram_repetition(
     n_characters: NDArray[np.int32],
     offsets: NDArray[np.int64],
     later: bool,
-    n_slots: int,
-    joined_room: int,
-    longest: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    n_docs = len(offsets) - 1
-    found, totals = np.zeros((n_docs, 9), np.int64), np.zeros(n_docs, np.int64)
-    table = np.empty(n_slots, np.int32)
-    hashes, keys = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
-    first, count = np.empty(longest, np.int32), np.empty(longest, np.int32)
-    places = np.empty(longest, np.int32)
-    characters, positions = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
-    joined = np.empty(joined_room, np.uint8)
-    once, twice = np.empty(longest + 16, np.uint64), np.empty(longest + 16, np.uint64)
-    for d in range(n_docs):
+    joined: NDArray[np.uint8],
+    positions: NDArray[np.int64],
+    characters: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    keys: NDArray[np.uint64],
+    places: NDArray[np.int32],
+    table: NDArray[np.int32],
+    first: NDArray[np.int32],
+    count: NDArray[np.int32],
+    cells: NDArray[np.uint8],
+    top_keys: NDArray[np.uint64],
+    top_places: NDArray[np.int32],
+    found: NDArray[np.int64],
+    totals: NDArray[np.int64],
+) -> None:
+    for d in range(len(totals)):
         begin, n_words = offsets[d], offsets[d + 1] - offsets[d]
         characters[0], positions[0] = 0, 0
         for i in range(n_words):
@@ -164,19 +205,26 @@ def _ngram_repetition(
             else:
                 hashes[i] = short_hash(data, starts[word], n_bytes[word])
                 copy(data, starts[word], n_bytes[word], joined, positions[i])
-            keys[i], places[i] = hashes[i] * _K, i  # so that mixing in the next word is not symmetric
+            places[i] = i
         totals[d] = characters[n_words]
         n_places = n_words
         # Level by level: an n-gram can be repeated only where both (n-1)-grams in it are.
         for n in range(2, 5 if later else 11):
             n_places = _lengthen(keys, places, n_places, hashes, n_words, n)
-            n_places = _sieve(keys, places, n_places, once, twice)
-            group(keys, n_places, table, first, count)
+            n_cells = _n_cells_for(n_places)
+            most = _count(keys, n_places, cells, n_cells)
+            n_places = _sieve(keys, places, n_places, cells, n_cells)
             if n > 4:
+                group(keys, n_places, table, first, count)
                 found[d, n - 2] = _covered(characters, places, n_places, first, count, n)
+                n_places = _repeated(keys, places, n_places, first, count)
             elif n <= n_words:
-                found[d, n - 2] = _top(characters, places, n_places, first, count, n, later)
-            n_places = _repeated(keys, places, n_places, first, count)
+                times, length = _most_frequent(
+                    characters, keys, places, n_places, cells, n_cells, most,
+                    top_keys, top_places, table, first, count, n, later,
+                )  # fmt: skip
+                spaces = n - 1 if later else 0
+                found[d, n - 2] = (length + spaces) * times if later or times > 1 else 0
         if later:
             n_places = max(n_words - 4, 0)
             for i in range(n_places):
@@ -185,15 +233,14 @@ def _ngram_repetition(
                 if n < 8:
                     for length in range(*_PREFIX_BYTES[n - 5]):
                         n_places = _candidates(
-                            joined, positions, n_words, n, length, keys, once, twice, places, n_places
+                            joined, positions, n_words, n, length, keys, cells, places, n_places
                         )
                 found[d, n - 2] = _walk(
                     joined, positions, characters, places, n_places, n, n_words, keys, table
                 )
-    return found, totals
 
 
-@kernel
+@uncounted
 def _lengthen(
     keys: NDArray[np.uint64],
     places: NDArray[np.int32],
@@ -202,61 +249,63 @@ def _lengthen(
     n_words: int,
     n: int,
 ) -> int:
-    """Turn the keys of the (n-1)-grams at `places` into those of the n-grams that may be repeated."""
+    """Turn the keys of the (n-1)-grams at `places` into those of the n-grams that may be repeated.
+
+    A key is the number to the base `_K`, modulo 2**64, that has the words' hashes for digits.
+    """
+    if n == 2:
+        for i in range(max(n_words - 1, 0)):
+            keys[i] = hashes[i] * _K + hashes[np.uint64(i + 1)]
+        return max(n_words - 1, 0)
     kept = 0
-    for k in range(n_places):
+    for k in range(n_places - 1):
         i = places[k]
-        if i + n <= n_words and (n == 2 or (k + 1 < n_places and places[k + 1] == i + 1)):
-            keys[kept], places[kept] = mix(keys[k], hashes[i + n - 1]), i
-            kept += 1
+        keys[kept], places[kept] = keys[k] * _K + hashes[np.uint64(min(i + n, n_words) - 1)], i
+        kept += (places[k + 1] == i + 1) & (i + n <= n_words)
     return kept
 
 
-@kernel
-def _note(
-    keys: NDArray[np.uint64], n_keys: int, once: NDArray[np.uint64], twice: NDArray[np.uint64]
-) -> np.uint64:
-    """Set a bit of `twice` for each key that comes more than once; the mask that makes a bit's number of one.
+@uncounted
+def _n_cells_for(n_keys: int) -> int:
+    """A power of two, so large that few different keys share a cell."""
+    n_cells = 64
+    while n_cells < 8 * n_keys:
+        n_cells *= 2
+    return n_cells
 
-    Sixteen bits or more for each key: few different ones share a bit. Unlike a table, it needs no branch.
+
+@uncounted
+def _count(keys: NDArray[np.uint64], n_keys: int, cells: NDArray[np.uint8], n_cells: int) -> int:
+    """Count the keys of each cell, 255 standing for more; what the fullest one has.
+
+    Unlike a table of keys, this needs no branch, and all of it is in the nearest caches. A key comes no more
+    often than its cell says.
     """
-    n_bits = 64
-    while n_bits < 16 * n_keys:
-        n_bits *= 2
-    once[: n_bits // 64] = 0
-    twice[: n_bits // 64] = 0
-    mask = np.uint64(n_bits - 1)
+    cells[:n_cells] = 0
+    mask, most = np.uint64(n_cells - 1), 0
     for k in range(n_keys):
-        word, bit = (keys[k] & mask) >> np.uint64(6), np.uint64(1) << (keys[k] & np.uint64(63))
-        twice[word] |= once[word] & bit
-        once[word] |= bit
-    return mask
+        cell = keys[k] & mask
+        n = int(cells[cell])
+        n += n < 255
+        cells[cell] = n
+        most = max(most, n)
+    return most
 
 
-@inlined
-def _is_noted(twice: NDArray[np.uint64], number: np.uint64) -> bool:
-    return bool(twice[number >> np.uint64(6)] >> (number & np.uint64(63)) & np.uint64(1))
-
-
-@kernel
+@uncounted
 def _sieve(
-    keys: NDArray[np.uint64],
-    places: NDArray[np.int32],
-    n_places: int,
-    once: NDArray[np.uint64],
-    twice: NDArray[np.uint64],
+    keys: NDArray[np.uint64], places: NDArray[np.int32], n_places: int, cells: NDArray[np.uint8], n_cells: int
 ) -> int:
-    """Keep the keys that may come more than once."""
-    mask = _note(keys, n_places, once, twice)
-    kept = 0
+    """Keep the keys that may come more than once, as their cells say."""
+    mask, kept = np.uint64(n_cells - 1), 0
     for k in range(n_places):
         key, place = keys[k], places[k]
         keys[kept], places[kept] = key, place
-        kept += _is_noted(twice, key & mask)
+        kept += cells[key & mask] > 1
     return kept
 
 
-@kernel
+@uncounted
 def _repeated(
     keys: NDArray[np.uint64],
     places: NDArray[np.int32],
@@ -272,28 +321,49 @@ def _repeated(
     return kept
 
 
-@kernel
-def _top(
+@uncounted
+def _most_frequent(
     characters: NDArray[np.int64],
+    keys: NDArray[np.uint64],
     places: NDArray[np.int32],
     n_places: int,
+    cells: NDArray[np.uint8],
+    n_cells: int,
+    most: int,
+    top_keys: NDArray[np.uint64],
+    top_places: NDArray[np.int32],
+    table: NDArray[np.int32],
     first: NDArray[np.int32],
     count: NDArray[np.int32],
     n: int,
     later: bool,
-) -> int:
+) -> tuple[int, int]:
+    """How often the most frequent n-gram comes, and its characters: the first one's, if none comes twice.
+
+    Only n-grams in cells as full as `most` are counted one by one. If the best of them comes less often,
+    different ones share its cell; then all are counted that lie in cells as full as that one is frequent.
+    """
+    mask, least = np.uint64(n_cells - 1), most
     best, length = 1, int(characters[n])
-    for k in range(n_places):
-        if first[k] == k and count[k] >= best and count[k] > 1:
-            this = int(characters[places[k] + n] - characters[places[k]])
-            if count[k] > best or (not later and this > length):
-                best, length = int(count[k]), this
-    if later:
-        return (length + n - 1) * best
-    return length * best if best > 1 else 0
+    while least > 1:
+        n_top = 0
+        for k in range(n_places):
+            top_keys[n_top], top_places[n_top] = keys[k], places[k]
+            n_top += cells[keys[k] & mask] >= least
+        group(top_keys, n_top, table, first, count)
+        best, length = 1, int(characters[n])
+        for k in range(n_top):
+            if first[k] == k and count[k] >= best and count[k] > 1:
+                this = int(characters[top_places[k] + n] - characters[top_places[k]])
+                if count[k] > best or (not later and this > length):
+                    best, length = int(count[k]), this
+        if best >= least or least == 2:
+            break
+        least = max(best, 2)
+    return best, length
 
 
-@kernel
+@uncounted
 def _covered(
     characters: NDArray[np.int64],
     places: NDArray[np.int32],
@@ -310,7 +380,7 @@ def _covered(
     return n_covered
 
 
-@kernel
+@uncounted
 def _candidates(
     joined: NDArray[np.uint8],
     positions: NDArray[np.int64],
@@ -318,36 +388,37 @@ def _candidates(
     n: int,
     n_bytes: int,
     keys: NDArray[np.uint64],
-    once: NDArray[np.uint64],
-    twice: NDArray[np.uint64],
+    cells: NDArray[np.uint8],
     places: NDArray[np.int32],
     n_places: int,
 ) -> int:
     """Of `places`, those where an n-gram may be repeated: its first bytes are, or it has fewer of them.
 
     A walk looks at the joined characters, not at where words end, so levels of n-grams would not do here.
-    Bits stand for beginnings: two that share one by chance only keep a place too many.
+    Two that share a cell by chance only keep a place too many.
     """
     n_keys = 0
     while n_keys < n_places and positions[places[n_keys]] + n_bytes <= positions[n_words]:
         at = positions[places[n_keys]]
-        key = load8(joined, at) * _K
+        key = load8(joined, at) * _K + load8(joined, at + n_bytes - 8)
         for k in range(8, n_bytes - 7, 8):
-            key = mix(key, load8(joined, at + k))
-        keys[n_keys] = mix(key, load8(joined, at + n_bytes - 8))
+            key = key * _K + load8(joined, at + k)
+        key *= _K
+        keys[n_keys] = key ^ key >> np.uint64(32)  # a cell is told by the lowest bits
         n_keys += 1
-    mask = _note(keys, n_keys, once, twice)
-    kept = 0
+    n_cells = _n_cells_for(n_keys)
+    _count(keys, n_keys, cells, n_cells)
+    mask, kept = np.uint64(n_cells - 1), 0
     for k in range(n_places):
         i = places[k]
-        repeated = k >= n_keys or _is_noted(twice, keys[k] & mask)
-        if i + n <= n_words and (repeated or positions[i + n] - positions[i] < n_bytes):
-            places[kept] = i
-            kept += 1
+        is_short = positions[min(i + n, n_words)] - positions[i] < n_bytes
+        is_repeated = cells[keys[max(min(k, n_keys - 1), 0)] & mask] > 1
+        places[kept] = i
+        kept += ((k >= n_keys) | is_short | is_repeated) & (i + n <= n_words)
     return kept
 
 
-@kernel
+@uncounted
 def _walk(
     joined: NDArray[np.uint8],
     positions: NDArray[np.int64],

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import uncounted
 from .unicode_tables import decode
-from .word_classes import ALNUM, QUOTES, TERMINAL, TERMINAL_PUNCTUATION, word_classes
+from .word_classes import QUOTES, TERMINAL, TERMINAL_PUNCTUATION, word_classes
 from .word_kinds import ENDS_SENTENCE, PUNCTUATION
 from .words import Words
 
@@ -15,6 +15,8 @@ _LF, _BLANK = 10, 32
 CLOSING = QUOTES | frozenset(")]}")
 """What may stand behind the mark that ends a sentence."""
 _CLOSING_CODES = np.array(sorted(map(ord, CLOSING)), np.int64)
+_LOOK_CLOSER = np.array([byte >= 0x80 or chr(byte) in CLOSING for byte in range(256)])
+"""Last bytes of a word that do not tell by themselves whether it ends a sentence."""
 
 
 def sentences(data: NDArray[np.uint8], words: Words, english: bool) -> NDArray[np.int64]:
@@ -29,7 +31,10 @@ def sentences(data: NDArray[np.uint8], words: Words, english: bool) -> NDArray[n
         data: uint8, (n_bytes,), UTF-8; lines end at newlines.
         words: the words of its documents, by `whitespace`, or by `english` if so.
     """
-    return _sentences(data, words.starts, words.n_bytes, words.kinds, words.offsets, *word_classes(), english)
+    counts = np.zeros(len(words.offsets) - 1, np.int64)
+    starts, n_bytes, _, kinds, offsets = words
+    _sentences(data, starts, n_bytes, kinds, offsets, *word_classes(), english, counts)
+    return counts
 
 
 def sentences_reference(data: NDArray[np.uint8], words: Words, english: bool) -> NDArray[np.int64]:
@@ -57,7 +62,7 @@ def sentences_reference(data: NDArray[np.uint8], words: Words, english: bool) ->
     return np.array(counts, np.int64)
 
 
-@kernel
+@uncounted
 def _sentences(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
@@ -67,8 +72,8 @@ def _sentences(
     page: NDArray[np.uint16],
     entries: NDArray[np.uint16],
     english: bool,
-) -> NDArray[np.int64]:
-    counts = np.zeros(len(offsets) - 1, np.int64)
+    counts: NDArray[np.int64],
+) -> None:
     for d in range(len(counts)):
         n_sentences, ended = 0, False
         for k in range(offsets[d], offsets[d + 1]):
@@ -90,14 +95,13 @@ def _sentences(
             else:
                 n_sentences += ended
                 end = starts[k] + n_bytes[k]
-                ended = entries[data[end - 1]] & ALNUM == 0 or data[end - 1] >= 0x80
-                if ended:
+                ended = (entries[data[end - 1]] & TERMINAL) != 0
+                if _LOOK_CLOSER[data[end - 1]]:
                     ended = _ends_sentence(data[:end], starts[k], page, entries)
         counts[d] = n_sentences
-    return counts
 
 
-@kernel
+@uncounted
 def _ends_sentence(
     text: NDArray[np.uint8], start: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
 ) -> bool:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import kernel, uncounted
 from .pieces import strip
 from .short_hash import N_OUTLINES, outline, short_hash
 from .unicode_tables import LINE_BREAK, decode, entry, unicode_tables
@@ -79,9 +79,9 @@ def line_statistics(
     codes = np.array([ord(bullet) for bullet in bullets], np.int64)
     tables = unicode_tables()
     look = np.array([bool(tables.flags[b] & LINE_BREAK) or chr(b) in "#." or b >= 0x80 for b in range(256)])
-    counts = _line_statistics(
-        data, offsets, tables.page, tables.flags, *word_classes(), look, codes, lines == "universal"
-    )
+    counts = np.zeros((len(offsets) - 1, len(LineStatistics._fields)), np.int64)
+    arrays = (data, offsets, tables.page, tables.flags, *word_classes(), look, codes)
+    _line_statistics(*arrays, lines == "universal", counts)
     return LineStatistics(*counts.T)
 
 
@@ -128,7 +128,9 @@ def word_statistics(
     outlines = np.zeros(N_OUTLINES, np.bool_)
     for word in filter(len, encoded):
         outlines[outline(word[0], word[-1], len(word))] = True
-    counts = _word_statistics(data, *words, hashes, outlines, longest, fold_and_repeat)
+    counts = np.zeros((len(words.offsets) - 1, len(WordStatistics._fields)), np.int64)
+    folded = np.empty(max(longest, 1), np.uint8)
+    _word_statistics(data, *words, hashes, outlines, longest, fold_and_repeat, folded, counts)
     return WordStatistics(*counts.T)
 
 
@@ -161,7 +163,7 @@ def word_statistics_reference(
     return WordStatistics(*np.array(rows, np.int64).reshape(-1, len(WordStatistics._fields)).T)
 
 
-@kernel
+@uncounted
 def _line_statistics(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -172,8 +174,8 @@ def _line_statistics(
     look: NDArray[np.bool_],
     bullets: NDArray[np.int64],
     universal: bool,
-) -> NDArray[np.int64]:
-    counts = np.zeros((len(offsets) - 1, 6), np.int64)
+    counts: NDArray[np.int64],
+) -> None:
     for d in range(len(counts)):
         begin, end = offsets[d], offsets[d + 1]
         text = data[:end]
@@ -203,10 +205,9 @@ def _line_statistics(
         if line < end:
             _count_line(text, line, end, word_page, entries, bullets, universal, counts[d])
         counts[d, 0] = end - begin - n_extra
-    return counts
 
 
-@kernel
+@uncounted
 def _count_line(
     text: NDArray[np.uint8],
     start: int,
@@ -234,7 +235,7 @@ def _count_line(
     counts[5] += three_dots or one_mark or spaced
 
 
-@kernel
+@uncounted
 def _is_spaced(text: NDArray[np.uint8], i: int) -> bool:
     """Whether ". . ." stands at byte i."""
     return (
@@ -247,7 +248,7 @@ def _is_spaced(text: NDArray[np.uint8], i: int) -> bool:
     )
 
 
-@kernel
+@uncounted
 def _word_statistics(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
@@ -259,9 +260,9 @@ def _word_statistics(
     outlines: NDArray[np.bool_],
     longest: int,
     fold_and_repeat: bool,
-) -> NDArray[np.int64]:
-    counts = np.zeros((len(offsets) - 1, 7), np.int64)
-    folded = np.empty(max(longest, 1), np.uint8)
+    folded: NDArray[np.uint8],
+    counts: NDArray[np.int64],
+) -> None:
     for d in range(len(counts)):
         total, alphabetic, symbolic, symbolic_characters, alnum_first, n_stop = 0, 0, 0, 0, 0, 0
         for k in range(offsets[d], offsets[d + 1]):
@@ -286,10 +287,9 @@ def _word_statistics(
         counts[d, 0], counts[d, 1] = offsets[d + 1] - offsets[d], total
         counts[d, 2], counts[d, 3], counts[d, 4] = alphabetic, symbolic, symbolic_characters
         counts[d, 5], counts[d, 6] = alnum_first, n_stop if fold_and_repeat else _n_ones(met)
-    return counts
 
 
-@kernel
+@uncounted
 def _stop_word(stop_hashes: NDArray[np.uint64], word_hash: np.uint64) -> np.uint64:
     """The bit of the stop word with this hash, or 0."""
     for k in range(len(stop_hashes)):
@@ -298,7 +298,7 @@ def _stop_word(stop_hashes: NDArray[np.uint64], word_hash: np.uint64) -> np.uint
     return np.uint64(0)
 
 
-@kernel
+@uncounted
 def _n_ones(bits: np.uint64) -> int:
     n = 0
     while bits:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import uncounted
 from .unicode_tables import decode
 from .word_classes import (
     BREAK_CLASS,
@@ -89,7 +89,7 @@ def _breaks(text: str, classes: list[int], i: int) -> bool:
     return not joined
 
 
-@kernel
+@uncounted
 def uax29_words(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -154,23 +154,23 @@ def uax29_words(
         word_offsets[d + 1] = n
 
 
-@kernel
+@uncounted
 def _makes_word(break_class: int) -> bool:
     return 1 <= break_class <= KATAKANA or break_class == EACH
 
 
-@kernel
+@uncounted
 def _is_letter(break_class: int) -> bool:
     return break_class in (LETTER, HEBREW)
 
 
-@kernel
+@uncounted
 def _same(one: int, other: int) -> bool:
     """Both letters, or both numbers."""
     return (_is_letter(one) and _is_letter(other)) or (one == NUMERIC and other == NUMERIC)
 
 
-@kernel
+@uncounted
 def _joined(one: int, other: int) -> bool:
     """WB5, WB8 to WB10, WB13 to WB13b: no boundary between two classes whatever is around them."""
     if one == EXTEND_NUM_LET or other == EXTEND_NUM_LET:
@@ -180,7 +180,7 @@ def _joined(one: int, other: int) -> bool:
     return 1 <= one <= NUMERIC and 1 <= other <= NUMERIC
 
 
-@kernel
+@uncounted
 def _may_be_inside(one: int, mark: int) -> bool:
     """Whether `mark` behind `one` may stand in the middle of a word or number: WB6, WB7b, WB12."""
     if mark in (MID_NUM_LET, SINGLE_QUOTE):
@@ -192,7 +192,7 @@ def _may_be_inside(one: int, mark: int) -> bool:
     )
 
 
-@kernel
+@uncounted
 def _class_behind(
     text: NDArray[np.uint8], i: int, page: NDArray[np.uint16], entries: NDArray[np.uint16]
 ) -> int:

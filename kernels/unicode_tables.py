@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import uncounted
 from .table_cache import cached_table
 
 SPACE = 1  # str.isspace: where str.split cuts
@@ -126,7 +126,7 @@ def _are_letters_without_case(characters: str) -> bool:
     return characters.isalpha() and characters.lower() == characters
 
 
-@kernel
+@uncounted
 def decode(text: NDArray[np.uint8], i: int) -> tuple[int, int]:
     """The code point that starts at byte i of `text`, and where the next one starts; nothing beyond the end
     is read.
@@ -153,7 +153,7 @@ def decode(text: NDArray[np.uint8], i: int) -> tuple[int, int]:
     return code, i + n_bytes
 
 
-@kernel
+@uncounted
 def encode(code: int, text: NDArray[np.uint8]) -> int:
     """Writes a code point as UTF-8 and returns how many bytes it took."""
     if code < 0x80:
@@ -167,7 +167,7 @@ def encode(code: int, text: NDArray[np.uint8]) -> int:
     return n_bytes
 
 
-@kernel
+@uncounted
 def entry(page: NDArray[np.uint16], code: int) -> int:
     """Where the `flags` and `lower` of the table with this `page` speak of a code point."""
     block: int = page[code >> 8]

@@ -38,6 +38,23 @@ def test_kernel_and_reference_agree_on_repeated_ngrams(counting, texts):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("counting", ["later", "all"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b " * 400 + "c d " * 300,  # more often than a cell can count, and the second most frequent too
+        " ".join(f"w{i * i % 997}" for i in range(4_000)),  # many n-grams come equally often, few very often
+        " ".join(f"w{i}" for i in range(3_000))
+        + " w7 w8 w9 w7 w8 w9",  # cells are shared, n-grams rarely come again
+    ],
+)
+def test_the_most_frequent_ngram_is_found_among_those_that_share_its_cell(counting, text):
+    data, offsets = _column([text])
+    found = words(data, offsets, "whitespace")
+    expected = ngram_repetition_reference(data, found, counting)
+    np.testing.assert_array_equal(ngram_repetition(data, found, counting)[0], expected[0])
+
+
 @pytest.mark.parametrize("cut", CUTS)
 @given(texts=st.lists(LINES.map("\n".join), max_size=3), short=st.integers(0, 5))
 def test_kernel_and_reference_agree_on_pieces(cut, texts, short):

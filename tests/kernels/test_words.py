@@ -43,6 +43,17 @@ def test_kernel_and_reference_find_the_same_words(segmentation, texts):
     _assert_equal(words(*column, segmentation), words_reference(*column, segmentation))
 
 
+# Words around the sixty-four bytes that are looked at together, and chunks that come again behind others.
+LONG = st.builds(lambda letter, n, mark: letter * n + mark, st.sampled_from("aé1"), st.integers(1, 70), MARKS)
+
+
+@pytest.mark.parametrize("segmentation", ["whitespace", "english"])
+@given(chunks=st.lists(LONG | ENGLISH, max_size=6), white=st.sampled_from([" ", "\n", "\u3000", " \x85"]))
+def test_words_are_the_same_wherever_they_stand_and_however_often(segmentation, chunks, white):
+    column = _column([white.join(chunks + chunks[::-1]), white + " ".join(chunks)])
+    _assert_equal(words(*column, segmentation), words_reference(*column, segmentation))
+
+
 @pytest.mark.parametrize("segmentation", SEGMENTATIONS)
 @given(data=st.data())
 def test_words_of_broken_utf8_lie_inside_their_document_in_order(segmentation, data, documents):
