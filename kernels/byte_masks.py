@@ -2,7 +2,8 @@
 
 Which bytes are white space or letters is one comparison of vectors; where words begin and end is arithmetic
 on bits, without a branch for each byte. numba has no word for such a comparison, so it is written in LLVM's,
-which makes the vectors of whatever processor there is. `jit`, `instructions` and this module alone name numba.
+which makes the vectors of whatever processor there is. Beside this module only `jit` and `instructions` name
+numba.
 """
 
 from collections.abc import Callable
