@@ -192,6 +192,14 @@ class FidelityPosterior:
         self._mean, self._precision = fidelity_prior(x.shape[1], ladder, level.shape[1])
 
     def __call__(self, theta: Floats) -> tuple[float, Floats]:
+        """The value and gradient at theta; 1e10 where no finite covariance has a Cholesky factor."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, gradient = self._evaluate(theta)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return 1e10, np.zeros_like(theta)
+        return value, gradient
+
+    def _evaluate(self, theta: Floats) -> tuple[float, Floats]:
         n, k = self.x.shape
         h = FidelityHyperparameters.unpack(theta, k, self.ladder)
         coupling = h.coupling(self.ladder)[self._pairs]
@@ -206,7 +214,7 @@ class FidelityPosterior:
         c[np.diag_indices(n)] += noise
         factor, failed = lapack.dpotrf(c, lower=1, clean=1, overwrite_a=1)
         if failed:
-            return 1e10, np.zeros_like(theta)
+            return np.inf, np.zeros_like(theta)
         alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
         deviation = theta - self._mean
         pull = self._precision @ deviation

@@ -41,6 +41,19 @@ def test_value_and_gradient_are_those_of_the_reference(seed, n_levels):
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5 + 1e-7 * np.abs(numeric).max())
 
 
+@pytest.mark.parametrize("size", [40.0, 400.0, 1e6])
+def test_parameters_too_large_for_a_covariance_are_worth_nothing_and_warn_of_nothing(size):
+    rng = np.random.default_rng(0)
+    ladder = Ladder.of(np.array([[10, 300], [10, 1000], [60, 1000]]), np.array([8, 4, 3]))
+    x, y, level = rng.standard_normal((15, 3)), rng.standard_normal(15), rng.standard_normal((15, 2))
+    posterior = FidelityPosterior(x, np.repeat([0, 1, 2], [8, 4, 3]), y, level, ladder)
+    mean, _ = fidelity_prior(3, ladder, 2)
+    value, gradient = posterior(mean + size)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert value > posterior(mean)[0]
+
+
 def _expected(w: np.ndarray, fidelity: Fidelity) -> np.ndarray:
     worth = np.array([[0.8, 0.1], [0.2, 0.3], [0.1, 0.7]])
     return 3 - fidelity.n_parameters / 100 - SPREAD[fidelity] * (np.sqrt(w) @ worth)
