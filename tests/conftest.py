@@ -18,12 +18,15 @@ hypothesis.settings.register_profile("cuvee", derandomize=True, **COMMON)
 hypothesis.settings.register_profile("explore", derandomize=False, **COMMON)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cuvee"))
 
-LONGEST_FIRST = ("pipeline", "operators", "streaming")
+ORDER = ("operators", "pipeline", "streaming")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders whose files take long come first, so that no worker is left alone with one at the end."""
-    folders = [*LONGEST_FIRST, *sorted({item.path.parent.name for item in items} - {*LONGEST_FIRST})]
+    """Files that take long come early, so that no worker is left alone with one at the end.
+
+    Operators come before the pipeline: its processes, many at a time, then find all kernels compiled.
+    """
+    folders = [*ORDER, *sorted({item.path.parent.name for item in items} - {*ORDER})]
     items.sort(key=lambda item: folders.index(item.path.parent.name))
 
 
