@@ -18,6 +18,9 @@ hypothesis.settings.register_profile("cuvee", derandomize=True, **COMMON)
 hypothesis.settings.register_profile("explore", derandomize=False, **COMMON)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cuvee"))
 
+# Ray's workers are nice by 15, so beside another test on two cores they would hardly get on.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 ORDER = ("operators", "pipeline", "streaming")
 
 
