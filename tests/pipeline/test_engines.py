@@ -140,7 +140,7 @@ def test_any_number_of_partitions_gives_the_same_state(
     paths = _observations(tmp_path, 4, n_keys)
     whole = pa.concat_tables([pa.ipc.open_file(path).read_all() for path in paths])
     expected = operator.finish(operator.combine(whole))
-    for partition_bytes in (1 << 30, 1_000):
+    for partition_bytes in (1 << 30, 4_000):
         monkeypatch.setattr(engines, "EXCHANGE_BYTES", partition_bytes)
         tables = engine.exchange(paths, "key", operator.combine)
         state = operator.finish(engine.reduce(tables, operator.merge))
@@ -203,9 +203,11 @@ def test_many_partitions_give_the_same_bytes(
     # Lists of shingles and of band keys pass through the shuffle, too.
     curation_of(tmp_path, [MinHashDedup()], LocalEngine(1), run="one").run()
     fits = [*tmp_path.glob("one/stages/*/fit")]
-    monkeypatch.setattr(engines, "EXCHANGE_BYTES", 5_000)
-    for look in ("part-*", "again-part-*"):
-        assert sum(path.stat().st_size for fit in fits for path in fit.glob(look)) > 3 * 5_000
+    looks = [[path for fit in fits for path in fit.glob(name)] for name in ("part-*", "again-part-*")]
+    sizes = [sum(path.stat().st_size for path in look) for look in looks]
+    # Partitions are tasks, and Ray takes a while for each: more than it has workers, but not many more.
+    monkeypatch.setattr(engines, "EXCHANGE_BYTES", min(sizes) // 4)
+    assert all(n_exchange_partitions(size, 2) >= 4 for size in sizes)
     curation_of(tmp_path, [MinHashDedup()], engine, run="many").run()
     assert file_bytes(tmp_path / "many/stages") == file_bytes(tmp_path / "one/stages")
 
