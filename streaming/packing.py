@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..kernels.bin_packing import best_fit_decreasing
 from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64
-from ..kernels.segments import document_spans
+from ..kernels.segments import document_spans, split
 from .orders import Order, stream_key
 
 PackingName = Literal["concat", "crop", "best_fit", "vsl"]
@@ -304,7 +304,7 @@ class BestFit:
         starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)
         if not lengths.all():
             starts, lengths = starts[lengths > 0], lengths[lengths > 0]
-        starts, lengths = split(starts, lengths, self._length)
+        starts, lengths = split(starts, lengths, self._length, compiled=compiled)
         row_of, n_rows = best_fit_decreasing(lengths, self._length, compiled=compiled)
         # numpy sorts 16 bits by radix, ten times faster than 64.
         order = np.argsort(row_of.astype(np.uint16) if n_rows < 2**16 else row_of, kind="stable")
@@ -315,25 +315,6 @@ class BestFit:
         filled = np.bincount(row_of, lengths, minlength=n_rows).astype(np.int64)
         n_tokens = np.concatenate([[0], np.cumsum(filled[row_order])])
         return _Block(bounds, starts[order], lengths[order], row_order, n_tokens)
-
-
-def split(
-    starts: NDArray[np.int64], lengths: NDArray[np.int64], sequence_length: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Documents in pieces of at most `sequence_length` tokens, in order.
-
-    Args:
-        starts, lengths: int64, (n_docs,), of documents of one token or more.
-    Returns:
-        starts, lengths: int64, (n_pieces,).
-
-    >>> [pieces.tolist() for pieces in split(np.array([0, 4, 9]), np.array([4, 5, 6]), 4)]
-    [[0, 4, 9, 13], [4, 4, 4, 2]]
-    """
-    counts = np.maximum(1, -(-(lengths - 1) // sequence_length))
-    piece_of = ranges(np.zeros_like(counts), counts)
-    rest = np.repeat(lengths, counts) - piece_of * sequence_length
-    return np.repeat(starts, counts) + piece_of * sequence_length, np.minimum(rest, sequence_length)
 
 
 def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from ..kernels.domain_sums import domain_sums
 from ..kernels.gather import RowArrays, TokenStream, gather
 from ..kernels.jit import InBackground
 from ..kernels.permutation import permute
-from ..kernels.segments import document_spans
+from ..kernels.segments import document_spans, split
 
 
 def _load() -> None:
@@ -19,6 +19,7 @@ def _load() -> None:
     permute(one, 1, 0)
     apportion(np.array([ROW]), one, 1, one + 1)
     best_fit_decreasing(one + 1, 1)
+    split(one, one + 1, 1)
     domain_sums(one, np.zeros(1), one + 1, 1, unit=1, largest=1.0)
     dtypes: tuple[Any, ...] = (np.uint16, np.uint32)
     for dtype in dtypes:
