@@ -162,9 +162,9 @@ def _document_spans(
 def split(
     starts: NDArray[np.int64], lengths: NDArray[np.int64], most: int, *, compiled: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Documents in pieces of at most `most` tokens, in order; of several, the last has at least two (or `most`).
+    """Documents in pieces of at most `most` tokens, in order.
 
-    A document of most + 1 tokens is one piece of `most`: its last token is a label only. O(pieces).
+    The last piece of several has two tokens or more: of most + 1 tokens the last is only a label. O(pieces).
 
     Args:
         starts, lengths: int64, (n_docs,), of documents of one token or more.

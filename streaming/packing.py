@@ -53,12 +53,8 @@ class Segments(NamedTuple):
     lengths: NDArray[np.int64]  # (n_segments,)
 
 
-class Packing(Protocol):
-    """The rows of one domain."""
-
-    def n_blocks_in(self, epoch: int) -> int:
-        """Blocks of an epoch, one or more."""
-        ...
+class RowsById(Protocol):
+    """The rows of one domain, as their ids name them."""
 
     def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
         """Rows of a block, which may have none."""
@@ -68,12 +64,20 @@ class Packing(Protocol):
         """Rows [begin, end) of a block, in the order in which they are drawn."""
         ...
 
-    def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
-        """Tokens of those rows, without padding."""
-        ...
-
     def block_of(self, row_id: int) -> int:
         """The block that a row lies in."""
+        ...
+
+
+class Packing(RowsById, Protocol):
+    """The rows of one domain, epoch by epoch."""
+
+    def n_blocks_in(self, epoch: int) -> int:
+        """Blocks of an epoch, one or more."""
+        ...
+
+    def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
+        """Tokens of rows [begin, end) of a block, without padding."""
         ...
 
     def at_fraction(self, epoch: int, fraction: float, *, compiled: bool = True) -> tuple[int, int]:
