@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
+from numpy.typing import NDArray
 
 try:
     import fcntl
@@ -52,6 +53,14 @@ def inlined(function: F) -> F:
     compiled anew, which took twice as long for a large kernel.
     """
     return _compiled(function, _nrt=False, forceinline=True)
+
+
+def read_only(*arrays: NDArray[Any]) -> tuple[Any, ...]:
+    """The arrays as Arrow's are: numba compiles a kernel once more for those that may be written to."""
+    views = tuple(array.view() for array in arrays)
+    for view in views:
+        view.flags.writeable = False
+    return views
 
 
 def _compiled(function: F, **options: bool) -> F:
