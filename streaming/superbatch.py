@@ -15,11 +15,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .assemble import RankRows, rows_of_rank
 from .batch import Batch
 from .executors import Maker, Planned
 from .orders import stream_key
-from .packing import ranges
+from .rank_rows import RankRows, joined_rows, rows_of_rank, take_rows
 from .ranks import Ranks
 from .selectors import Candidates, Selection, Selector, load_selector
 from .trained_rows import TrainedRows
@@ -112,7 +111,7 @@ class Superbatches:
         rows = rows._replace(step=step)
         if self._maker.verifier is not None:
             rows = self._maker.verifier.checked(rows, compiled=kernels.done_already())
-        return self._maker.made_of(rows)
+        return self._maker.made_of(rows)[0]
 
     def choose(
         self,
@@ -390,31 +389,6 @@ def _table(name: str, values: Any, n_rows: int) -> NDArray[np.float32]:
 def _part(size: int, rank: int, n_ranks: int) -> Ints:
     """Where a rank's rows lie among `size`."""
     return np.arange(rank * size // n_ranks, (rank + 1) * size // n_ranks)
-
-
-def take_rows(rows: RankRows, at: Ints) -> RankRows:
-    """Some of the rows, in the order of `at`."""
-    bounds = np.concatenate([[0], np.cumsum(rows.counts)])
-    segments = ranges(bounds[at], rows.counts[at])
-    return RankRows(
-        rows.step,
-        rows.domains[at],
-        rows.row_ids[at],
-        rows.epochs[at],
-        rows.shares[at],
-        rows.counts[at],
-        rows.starts[segments],
-        rows.lengths[segments],
-    )
-
-
-def joined_rows(parts: Sequence[RankRows]) -> RankRows:
-    """The rows of all parts, one after another; the step is the first one's."""
-    # All but the step and the length of sequences, which is the loader's here.
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in RankRows._fields[1:-1]
-    }
-    return parts[0]._replace(**columns)
 
 
 def joined_batches(batches: Sequence[Batch]) -> Batch:
