@@ -46,7 +46,8 @@ def casefold(
     Source: The Unicode Standard, section 3.13, toCasefold.
     """
     tables = folding_tables()
-    return _casefold(*read_only(data, offsets), tables.page, tables.places, tables.folded, tables.growth)
+    data, offsets = read_only(data, offsets)
+    return _casefold(data, offsets, tables.page, tables.places, tables.folded, tables.growth)
 
 
 def casefold_reference(

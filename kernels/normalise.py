@@ -22,7 +22,8 @@ def fold_whitespace_and_case(
     Returns:
         data: uint8, (n_folded_bytes,), UTF-8, and offsets: int64, (n_docs + 1,).
     """
-    return _fold(*read_only(data, offsets), unicode_tables())
+    data, offsets = read_only(data, offsets)
+    return _fold(data, offsets, unicode_tables())
 
 
 def fold_whitespace_and_case_reference(

@@ -75,7 +75,8 @@ def paragraph_ngrams(
         characters, marks before a joining stop).
     """
     _check(n, min_words)
-    words, paragraphs, word_offsets = _paragraph_words(*read_only(data, offsets), unicode_tables())
+    data, offsets = read_only(data, offsets)
+    words, paragraphs, word_offsets = _paragraph_words(data, offsets, unicode_tables())
     return ParagraphNgrams(paragraphs, *_ngrams(words, word_offsets, n, min_words))
 
 

@@ -137,8 +137,8 @@ def narrow_spans(
     Returns:
         starts, stops: int64, (n_spans,); both are the same where nothing is left of a span.
     """
-    arrays = read_only(data, offsets, span_offsets, starts, stops)
-    return _narrow_spans(*arrays, whole_words, unicode_tables())
+    data, offsets, span_offsets, starts, stops = read_only(data, offsets, span_offsets, starts, stops)
+    return _narrow_spans(data, offsets, span_offsets, starts, stops, whole_words, unicode_tables())
 
 
 def narrow_spans_reference(

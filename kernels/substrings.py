@@ -66,7 +66,8 @@ def window_runs(data: Text, offsets: NDArray[np.int64], length: int, k: int) -> 
     """
     if not 1 <= k <= length:
         raise ValueError(f"k is {k} and a window has {length} bytes: k must lie in 1..{length}")
-    return WindowRuns(*_window_runs(*read_only(data, offsets), length, k))
+    data, offsets = read_only(data, offsets)
+    return WindowRuns(*_window_runs(data, offsets, length, k))
 
 
 def window_runs_reference(data: Text, offsets: NDArray[np.int64], length: int, k: int) -> WindowRuns:
@@ -198,7 +199,8 @@ def repeated_windows(
         byte: hashes only say where to look.
     Cost: linear in the windows; memory for the different windows of one key at a time.
     """
-    return _repeated_windows(*read_only(data, keys, starts, n_windows), length)
+    data, keys, starts, n_windows = read_only(data, keys, starts, n_windows)
+    return _repeated_windows(data, keys, starts, n_windows, length)
 
 
 def repeated_windows_reference(
