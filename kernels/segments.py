@@ -4,9 +4,9 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .gather import TokenLayout, Tokens, TokenStream, find
 from .instructions import pointer
 from .jit import kernel
+from .token_stream import TokenLayout, Tokens, TokenStream, find
 
 
 def copy_segments(

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, apportion, largest_remainder
-from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64
+from ..kernels.token_stream import TokenLayout
 from .decomposition import Bucket, Decomposed, Vsl
 from .manifest import StoredTokens
 from .orders import Order, stream_key

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.bin_packing import best_fit_decreasing
-from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64
 from ..kernels.segments import document_spans, split
+from ..kernels.token_stream import TokenLayout
 from .orders import Order, stream_key
 
 PackingName = Literal["concat", "crop", "best_fit", "vsl"]

@@ -7,10 +7,11 @@ import numpy as np
 from ..kernels.apportion import ROW, apportion
 from ..kernels.bin_packing import best_fit_decreasing
 from ..kernels.domain_sums import domain_sums
-from ..kernels.gather import RowArrays, TokenStream, gather
+from ..kernels.gather import RowArrays, gather
 from ..kernels.jit import InBackground
 from ..kernels.permutation import permute
 from ..kernels.segments import document_spans, split
+from ..kernels.token_stream import TokenStream
 
 
 def _load() -> None:
