@@ -1,4 +1,4 @@
-"""torch's DataLoader around the loader, which it keeps the state of: python -m examples.stateful_dataloader"""
+"""torch's DataLoader around the loader, whose state it keeps: python -m examples.stateful_dataloader"""
 
 import tempfile
 from pathlib import Path
