@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from benchmarks.synthetic import TRUST_REGION, SyntheticSurface
-from cuvee.mixing import Fidelity, RunTable, Search, SearchArguments
+from cuvee.mixing import Fidelity, MultiFidelityMixer, RunTable, Search, SearchArguments, recommend
 from cuvee.mixing.design import sample_design
 from cuvee.mixing.gaussian_process import GaussianProcessMixer
 from cuvee.mixing.regression import RegMixMixer
@@ -68,6 +68,7 @@ def regret(quick: bool = False, first_seed: int = 0, cases: Sequence[str] = tupl
 def _strategies(n_runs: int) -> dict[str, Strategy]:
     return {
         "random": partial(_random, n_runs=n_runs),
+        "surrogate_of_random": partial(_surrogate_of_random, n_runs=n_runs),
         "regmix": partial(_regmix, n_runs=n_runs, fidelity=0),
         "expected_improvement": partial(_expected_improvement, n_runs=n_runs),
         "search": partial(_search, costs=(1.0,), budget=float(n_runs), n_parallel=1),
@@ -124,6 +125,17 @@ def _random(surface: SyntheticSurface, seed: int, n_runs: int) -> Floats:
     """The best run of a random design."""
     weights = _design(surface, n_runs, seed)
     return np.asarray(weights[np.argmin(_runs(surface, weights, None, seed))])
+
+
+def _surrogate_of_random(surface: SyntheticSurface, seed: int, n_runs: int) -> Floats:
+    """What our surrogate recommends after the same design: the search without its proposals."""
+    weights = _design(surface, n_runs, seed)
+    losses = np.array([surface.run(w, None, 1000 * seed + i) for i, w in enumerate(weights)])
+    names = tuple(map(str, range(surface.n_domains)))
+    runs = RunTable(weights, names, losses, tuple("abc"), seed=np.arange(n_runs))
+    mixer = MultiFidelityMixer(n_threads=1).fit(runs)
+    found = recommend(mixer, surface.natural, trust_region=TRUST_REGION, seed=seed)
+    return np.array(list(found.candidate.values()))
 
 
 def _regmix(surface: SyntheticSurface, seed: int, n_runs: int, fidelity: int) -> Floats:
