@@ -93,8 +93,13 @@ def _compare(surfaces: list[SyntheticSurface], strategies: dict[str, Strategy]) 
         rows.append({name: surface.regret(run(surface, surface.seed)) for name, run in strategies.items()})
         shown = ", ".join(f"{name} {value:.3f}" for name, value in rows[-1].items())
         print(f"{surface.n_domains} domains, seed {surface.seed}: {shown}", file=sys.stderr, flush=True)
-    regrets = {name: np.array([row[name] for row in rows]) for name in strategies}
-    searches = [name for name in strategies if name.startswith("search")]
+    return compared(rows)
+
+
+def compared(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Of regrets by strategy, one row a seed: mean, interval, median, and how often a search is better."""
+    regrets = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    searches = [name for name in regrets if name.startswith("search")]
     return {
         name: {
             "mean": float(values.mean()),
@@ -162,13 +167,18 @@ def _expected_improvement(surface: SyntheticSurface, seed: int, n_runs: int) -> 
         process = GaussianProcessMixer(noise="constant", n_threads=1).fit(runs)
         drawn = rng.dirichlet(surface.n_domains * surface.natural, 1000)
         candidates = surface.region.pull_all(drawn)
-        predicted = process.predict(candidates)
-        mean, std = predicted.mean[:, 0], predicted.std[:, 0]
-        z = (losses.min() - mean) / std
-        chosen = candidates[np.argmax(std * (z * norm.cdf(z) + norm.pdf(z)))]
+        chosen = candidates[np.argmax(improvement(process, candidates, losses.min()))]
         weights = np.vstack([weights, chosen])
         losses = np.append(losses, surface.run(chosen, None, 1000 * seed + i).mean())
     return np.asarray(weights[np.argmin(losses)])
+
+
+def improvement(process: GaussianProcessMixer, candidates: Floats, best: float) -> Floats:
+    """Expected improvement of a run on each candidate over the best observed loss, (M,)."""
+    predicted = process.predict(candidates)
+    mean, std = predicted.mean[:, 0], predicted.std[:, 0]
+    z = (best - mean) / std
+    return np.asarray(std * (z * norm.cdf(z) + norm.pdf(z)))
 
 
 def _search(

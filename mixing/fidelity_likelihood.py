@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from .marginal_likelihood import (
     LEVEL_STD,
     SQRT5,
+    finite_or_worthless,
     inverse_of_factor,
     linear_kernel,
     linear_variance,
@@ -76,8 +77,8 @@ class Ladder:
 class FidelityHyperparameters:
     """Of Cov = s_l s_m R_lm k(x, x') + 4 [l = m] and noise s_l^2 n2 exp(e_l + level @ b), standardised data.
 
-    k(x, x') = signal Matern-5/2 + linear l(x, x') (`linear_kernel`), R_lm = exp(-sum_a decay_a |log ratio_a|), log s_l =
-    sum_a exponent_a log ratio_a + d_l.
+    k(x, x') = signal Matern-5/2 + linear l(x, x'), l the `linear_kernel`, R_lm = exp(-sum_a decay_a |log
+    ratio_a|), log s_l = sum_a exponent_a log ratio_a + d_l.
 
     Attributes:
         log_lengthscales: float64, (K,).
@@ -196,11 +197,7 @@ class FidelityPosterior:
 
     def __call__(self, theta: Floats) -> tuple[float, Floats]:
         """The value and gradient at theta; 1e10 where no finite covariance has a Cholesky factor."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            value, gradient = self._evaluate(theta)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return 1e10, np.zeros_like(theta)
-        return value, gradient
+        return finite_or_worthless(self._evaluate, theta)
 
     def _evaluate(self, theta: Floats) -> tuple[float, Floats]:
         n, k = self.x.shape

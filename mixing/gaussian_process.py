@@ -48,11 +48,11 @@ class GaussianProcessMixer(Proposing):
     """Per metric, loss(w) = constant + linear trend + Matern-5/2 process, of transformed weights, + noise.
 
     Each domain has its own length-scale, and its slope in the trend is a common one plus its own: fewer runs
-    than domains still tell what every domain's share is worth. All hyperparameters are the most probable ones under weak priors
-    (`marginal_likelihood.prior`), by gradients in closed form. Runs of a poor mixture repeat less well than
-    those of a good one, so the noise's variance is n2 exp(b1 z + b2 z^2) with z the standardised
-    leave-one-out prediction of a first fit with constant noise. Standard deviations are scaled to the
-    leave-one-out errors (`mixer.spread_of`).
+    than domains still tell what spreading the weights is worth. All hyperparameters are the most probable
+    ones under weak priors (`marginal_likelihood.prior`), by gradients in closed form. Runs of a poor mixture
+    repeat less well than those of a good one, so the noise's variance is n2 exp(b1 z + b2 z^2) with z the
+    standardised leave-one-out prediction of a first fit with constant noise. Standard deviations are scaled
+    to the leave-one-out errors (`mixer.spread_of`).
 
     Between metrics, uncertainties are correlated as the standardised leave-one-out errors are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,11 +112,7 @@ class Posterior:
 
     def __call__(self, theta: Floats) -> tuple[float, Floats]:
         """The value and gradient at theta; 1e10 where no finite covariance has a Cholesky factor."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            value, gradient = self._evaluate(theta)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return 1e10, np.zeros_like(theta)
-        return value, gradient
+        return finite_or_worthless(self._evaluate, theta)
 
     def _evaluate(self, theta: Floats) -> tuple[float, Floats]:
         n, k = self.x.shape
@@ -165,6 +162,17 @@ def noise_bounds(n_features: int, n_parameters: int) -> list[tuple[float | None,
     bounds: list[tuple[float | None, None]] = [(None, None)] * n_parameters
     bounds[n_features + 2] = (float(np.log(LOWEST_NOISE)), None)
     return bounds
+
+
+def finite_or_worthless(
+    evaluate: Callable[[Floats], tuple[float, Floats]], theta: Floats
+) -> tuple[float, Floats]:
+    """A value and its gradient at theta, or 1e10 and none where they are not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, gradient = evaluate(theta)
+    if not (np.isfinite(value) and np.isfinite(gradient).all()):
+        return 1e10, np.zeros_like(theta)
+    return value, gradient
 
 
 def linear_kernel(a: Floats, b: Floats) -> Floats:
