@@ -236,12 +236,12 @@ def _from_a_pool(n_mixtures: int) -> Search:
 
 
 def test_a_search_among_given_mixtures_runs_and_recommends_no_other():
-    search = _from_a_pool(14)
+    search = _from_a_pool(20)
     pool = set(search.arguments.mixtures)
     on = [[t.weights for t in search.trials if t.rung == rung] for rung in range(3)]
     assert search.is_finished
     assert all(len(set(weights)) == len(weights) for weights in on)
-    assert set(on[0]) == pool
+    assert set(on[0]) < pool
     nearest = min(pool, key=lambda w: kl_divergence(w, search.arguments.region.centre))
     assert search.trials[0].weights == nearest
     assert tuple(search.recommend().candidate.values()) in pool
@@ -250,8 +250,8 @@ def test_a_search_among_given_mixtures_runs_and_recommends_no_other():
 def test_what_a_small_pool_leaves_of_the_money_goes_to_larger_runs():
     search, wide = _from_a_pool(9), _from_a_pool(60)
     assert [sum(t.rung == 0 for t in s.trials) for s in (search, wide)] == [9, 13]
-    assert sum(t.rung == 2 for t in search.trials) == 2
-    assert search.spent > 2.5
+    # Rungs cost .075, .25 and 1: of the first two shares, 2, 9 or 13 cheap runs leave five or four of the next.
+    assert [sum(t.rung == 1 for t in s.trials) for s in (search, wide)] == [5, 4]
 
 
 @pytest.mark.parametrize(
