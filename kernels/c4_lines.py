@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .eight_bytes import first_below
-from .jit import inlined, uncounted
+from .jit import inlined, read_only, uncounted
 from .pieces import strip
 from .short_hash import copy
 from .unicode_tables import DECIMAL, LINE_BREAK, decode, entry, unicode_tables
@@ -101,6 +101,7 @@ def c4_lines(
     breaks = tables.flags[:256] & LINE_BREAK != 0
     breaks[0x80:] = False
     starts = np.empty(0, np.int64) if word_starts is None else word_starts
+    data, offsets, starts = read_only(data, offsets, starts)
     arrays = (data, offsets, tables.page, tables.flags, classes.page, classes.entries, breaks)
     kept = np.empty(offsets[-1] - offsets[0] + 8, np.uint8)  # copy() may write seven bytes more
     kept_offsets, lines = (

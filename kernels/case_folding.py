@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import kernel, read_only
 from .table_cache import cached_table
 from .unicode_tables import decode, encode, entry
 
@@ -46,6 +46,7 @@ def casefold(
     Source: The Unicode Standard, section 3.13, toCasefold.
     """
     tables = folding_tables()
+    data, offsets = read_only(data, offsets)
     return _casefold(data, offsets, tables.page, tables.places, tables.folded, tables.growth)
 
 

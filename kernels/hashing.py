@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import inlined, kernel
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -114,7 +114,7 @@ def xxh64(data: NDArray[np.uint8], seed: np.uint64) -> np.uint64:
     return avalanche(h)
 
 
-@kernel
+@inlined
 def avalanche(h: np.uint64) -> np.uint64:
     """XXH64's finalizer: a bijection of uint64 in which each input bit flips half of the output bits."""
     h = (h ^ (h >> np.uint64(33))) * _P2
@@ -133,22 +133,22 @@ def avalanche_reference(h: int) -> int:
     return h ^ h >> 32
 
 
-@kernel
+@inlined
 def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
     return _rotl(lane + word * _P2, 31) * _P1
 
 
-@kernel
+@inlined
 def _merge(h: np.uint64, lane: np.uint64) -> np.uint64:
     return (h ^ _round(np.uint64(0), lane)) * _P1 + _P4
 
 
-@kernel
+@inlined
 def _rotl(value: np.uint64, bits: int) -> np.uint64:
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@kernel
+@inlined
 def _load4(data: NDArray[np.uint8], i: int) -> np.uint64:
     return (
         np.uint64(data[i])
@@ -158,7 +158,7 @@ def _load4(data: NDArray[np.uint8], i: int) -> np.uint64:
     )
 
 
-@kernel
+@inlined
 def _load8(data: NDArray[np.uint8], i: int) -> np.uint64:
     # Little-endian on any machine; LLVM makes one unaligned load of it.
     return _load4(data, i) | _load4(data, i + 4) << np.uint64(32)

@@ -2,12 +2,24 @@
 
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.compiler_lock import global_compiler_lock
+from numpy.typing import NDArray
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that need a kernel at the same time each compile it
+    fcntl = None  # type: ignore[assignment]
 
 F = TypeVar("F", bound=Callable[..., object])
+PATIENCE = 300.0
+"""Seconds to wait for another process that compiles a kernel, before it is compiled here too."""
 
 
 def kernel(function: F) -> F:
@@ -22,28 +34,92 @@ def kernel(function: F) -> F:
     >>> add(2, 3)
     5
     """
-    # A doctest's or a notebook's function has no file to keep a cache beside.
-    has_file = not function.__code__.co_filename.startswith("<")
-    return cast(F, numba.njit(nogil=True, cache=has_file)(function))
+    return _compiled(function)
 
 
 def uncounted(function: F) -> F:
     """`function` as a kernel that makes no array, so that references to those it is given need no count.
 
-    numba counts a reference wherever an array gets a name, and each inlined call gives names. These are calls
-    that LLVM cannot see into: in a loop over words they took two thirds of the time.
+    numba counts a reference wherever an array gets a name. These are calls that LLVM cannot see into: in a
+    loop over words they took two thirds of the time.
     """
-    has_file = not function.__code__.co_filename.startswith("<")
-    njit = cast(Any, numba.njit)  # its types leave this option out
-    return cast(F, njit(nogil=True, cache=has_file, _nrt=False)(function))
+    return _compiled(function, _nrt=False)
 
 
 def inlined(function: F) -> F:
-    """`function` as part of each kernel that calls it: for small steps of inner loops.
+    """`function` as part of each kernel that calls it: for small steps of inner loops, which make no array.
 
-    numba counts a reference to each array at every call of another kernel, with an atomic instruction each.
+    LLVM puts it there. numba could, too (``inline="always"``), before it looks at types: then each copy is
+    compiled anew, which took twice as long for a large kernel.
     """
-    return cast(F, numba.njit(nogil=True, inline="always")(function))
+    return _compiled(function, _nrt=False, forceinline=True)
+
+
+def read_only(*arrays: NDArray[Any]) -> tuple[Any, ...]:
+    """The arrays as Arrow's are: numba compiles a kernel once more for those that may be written to."""
+    views = tuple(array.view() for array in arrays)
+    for view in views:
+        view.flags.writeable = False
+    return views
+
+
+def _compiled(function: F, **options: bool) -> F:
+    # A doctest's or a notebook's function has no file to keep a cache beside.
+    has_file = not function.__code__.co_filename.startswith("<")
+    njit = cast(Any, numba.njit)  # its types leave some options out
+    dispatcher = njit(nogil=True, cache=has_file, **options)(function)
+    # Not where kernels run as plain Python (NUMBA_DISABLE_JIT).
+    if has_file and fcntl is not None and hasattr(dispatcher, "overloads"):
+        dispatcher.compile = _once(dispatcher)
+    return cast(F, dispatcher)
+
+
+def _once(dispatcher: Any) -> Callable[[Any], Any]:
+    """The dispatcher's `compile`, by one process at a time: the others find the kernel in the cache.
+
+    Ray's workers, or a test's processes, need the same kernels at the same moment. Kernels that call each
+    other in a circle would wait for each other: there are none.
+    """
+    compile_now, cache = dispatcher.compile, dispatcher._cache
+
+    def compile_once(signature: Any) -> Any:
+        # numba's own lock first, here as in every thread: the other order could end in a deadlock.
+        with global_compiler_lock, _alone(Path(cache.cache_path) / f"{cache._impl.filename_base}.lock"):
+            return compile_now(signature)
+
+    return compile_once
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a file while no other process does; after `PATIENCE`, or where that cannot be, go on without."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        until = time.monotonic() + PATIENCE
+        while not _locked(descriptor) and time.monotonic() < until:
+            time.sleep(0.05)
+        yield
+    finally:
+        # Unlocked by name: a process forked meanwhile has the file open, too.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether this process holds the file now, or no one ever can."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 class InBackground:

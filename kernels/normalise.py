@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import kernel, read_only
 from .unicode_tables import SPACE, UnicodeTables, decode, encode, entry, lower_reference, unicode_tables
 
 _SPACE = 0x20
@@ -22,6 +22,7 @@ def fold_whitespace_and_case(
     Returns:
         data: uint8, (n_folded_bytes,), UTF-8, and offsets: int64, (n_docs + 1,).
     """
+    data, offsets = read_only(data, offsets)
     return _fold(data, offsets, unicode_tables())
 
 

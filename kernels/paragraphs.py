@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .hashing import avalanche, avalanche_reference
-from .jit import kernel
+from .jit import kernel, read_only
 from .unicode_tables import (
     ALPHABETIC,
     DECIMAL,
@@ -75,6 +75,7 @@ def paragraph_ngrams(
         characters, marks before a joining stop).
     """
     _check(n, min_words)
+    data, offsets = read_only(data, offsets)
     words, paragraphs, word_offsets = _paragraph_words(data, offsets, unicode_tables())
     return ParagraphNgrams(paragraphs, *_ngrams(words, word_offsets, n, min_words))
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel
+from .jit import kernel, read_only
 from .unicode_tables import (
     MARK,
     UNSPACED,
@@ -40,7 +40,7 @@ def without_spans(
     >>> left.tobytes(), ends
     (b'cef', array([0, 1, 3]))
     """
-    return _without_spans(data, offsets, span_offsets, starts, stops)
+    return _without_spans(*read_only(data, offsets, span_offsets, starts, stops))
 
 
 def without_spans_reference(
@@ -98,7 +98,7 @@ def copy_ranges(
     """
     offsets = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    return _copy_ranges(data, starts, offsets), offsets
+    return _copy_ranges(*read_only(data, starts, offsets)), offsets
 
 
 def copy_ranges_reference(
@@ -137,6 +137,7 @@ def narrow_spans(
     Returns:
         starts, stops: int64, (n_spans,); both are the same where nothing is left of a span.
     """
+    data, offsets, span_offsets, starts, stops = read_only(data, offsets, span_offsets, starts, stops)
     return _narrow_spans(data, offsets, span_offsets, starts, stops, whole_words, unicode_tables())
 
 

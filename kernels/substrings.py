@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .hashing import avalanche, avalanche_reference
-from .jit import kernel
+from .jit import kernel, read_only
 
 _B = np.uint64(0x9E3779B97F4A7C15)  # base of the polynomial hashes; odd, so no byte is ever shifted out
 _MASK = (1 << 64) - 1
@@ -66,6 +66,7 @@ def window_runs(data: Text, offsets: NDArray[np.int64], length: int, k: int) -> 
     """
     if not 1 <= k <= length:
         raise ValueError(f"k is {k} and a window has {length} bytes: k must lie in 1..{length}")
+    data, offsets = read_only(data, offsets)
     return WindowRuns(*_window_runs(data, offsets, length, k))
 
 
@@ -198,6 +199,7 @@ def repeated_windows(
         byte: hashes only say where to look.
     Cost: linear in the windows; memory for the different windows of one key at a time.
     """
+    data, keys, starts, n_windows = read_only(data, keys, starts, n_windows)
     return _repeated_windows(data, keys, starts, n_windows, length)
 
 

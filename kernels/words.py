@@ -14,7 +14,7 @@ A script without spaces: `whitespace` and `english` take a whole phrase for one 
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,12 @@ from .byte_masks import wide
 from .english_chunks import chunk_room, english_words
 from .english_rules import english_words_reference
 from .english_words import english_specials
+from .jit import read_only
 from .uax29_words import uax29_words, uax29_words_reference
 from .whitespace_words import whitespace_words
 from .word_classes import word_classes
 from .word_kinds import ALNUM_FIRST, kinds_reference
 
-T = TypeVar("T", bound=np.generic)
 Segmentation = Literal["whitespace", "uax29", "english"]
 
 
@@ -62,7 +62,7 @@ def words(data: NDArray[np.uint8], offsets: NDArray[np.int64], segmentation: Seg
         data: uint8, (n_bytes,), UTF-8; a byte that is not is read as U+FFFD.
         offsets: int64, (n_docs + 1,), document d is data[offsets[d]:offsets[d + 1]].
     """
-    data, offsets = _read_only(wide(data)), _read_only(offsets)
+    data, offsets = read_only(wide(data), offsets)
     page, entries = word_classes()
     n_bytes = int(offsets[-1] - offsets[0])
     # A word of `whitespace` is followed by a space; others may be one byte. Untouched memory costs nothing.
@@ -81,13 +81,6 @@ def words(data: NDArray[np.uint8], offsets: NDArray[np.int64], segmentation: Seg
         cut(data, offsets, page, entries, starts, lengths, characters, kinds, ends)
     n_words = ends[-1]
     return Words(starts[:n_words], lengths[:n_words], characters[:n_words], kinds[:n_words], ends)
-
-
-def _read_only(array: NDArray[T]) -> NDArray[T]:
-    """The array as Arrow's are: one kernel is compiled for both."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def words_reference(data: NDArray[np.uint8], offsets: NDArray[np.int64], segmentation: Segmentation) -> Words:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from ..kernels.apportion import ROW
 from ..kernels.gather import RowArrays, TokenStream, gather
 from .batch import Batch, FieldName
 from .buffers import Buffers
-from .plan import Rows
+from .rank_rows import RankRows, columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,55 +19,6 @@ if TYPE_CHECKING:
 # Blocks whose memory is kept: the trainer's, the one before it, and one on its way to a device.
 N_HELD = 3
 NO_POSITIONS, NO_BOUNDS = np.empty((0, 0), np.int64), np.empty(0, np.int32)  # are not wanted
-
-
-class RankRows(NamedTuple):
-    """One rank's rows of one step."""
-
-    step: int
-    domains: NDArray[np.int64]  # (rows,), index into the planner's domains
-    row_ids: NDArray[np.int64]  # (rows,)
-    epochs: NDArray[np.int64]  # (rows,)
-    shares: NDArray[np.int64]  # (rows,), in units of ROW
-    counts: NDArray[np.int64]  # (rows,), segments of each row
-    starts: NDArray[np.int64]  # (n_segments,), positions in the stream
-    lengths: NDArray[np.int64]  # (n_segments,)
-    sequence_length: int | None = None  # of the sequences that a row is divided into; None: it is one
-
-
-def rows_of_rank(rows: Rows, index: int, step: int, rank: int, world_size: int) -> RankRows:
-    """Rows [rank B / world_size, (rank + 1) B / world_size) of the plan's batch `index`."""
-    batch = rows.domains.shape[1]
-    mine = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
-    begin, end = index * batch + mine.start, index * batch + mine.stop
-    segments = slice(rows.bounds[begin], rows.bounds[end])
-    return RankRows(
-        step,
-        rows.domains[index, mine],
-        rows.rows[index, mine],
-        rows.epochs[index, mine],
-        rows.shares[index, mine],
-        rows.counts[begin:end],
-        rows.starts[segments],
-        rows.lengths[segments],
-        None if rows.sequence_lengths is None else int(rows.sequence_lengths[index]),
-    )
-
-
-def columns(counts: NDArray[np.int64], lengths: NDArray[np.int64], sequence_length: int) -> NDArray[np.int64]:
-    """Where each segment begins in the flattened rows, those of a row one after another.
-
-    >>> columns(np.array([2, 1]), np.array([3, 4, 8]), 8).tolist()
-    [0, 3, 8]
-    """
-    if counts.size == lengths.size:  # a segment for each row
-        return np.arange(counts.size) * sequence_length
-    ends = np.cumsum(lengths)
-    last = np.cumsum(counts)
-    filled_before = np.concatenate([[0], ends[last[:-1] - 1]])  # tokens of the rows before
-    begins: NDArray[np.int64] = np.arange(counts.size) * sequence_length - filled_before
-    at: NDArray[np.int64] = ends - lengths + np.repeat(begins, counts)
-    return at
 
 
 @dataclass
@@ -99,46 +50,37 @@ class Assembler:
         self._row_begins: dict[int, NDArray[np.int64]] = {}
 
     def assemble(
-        self,
-        steps: Sequence[RankRows],
-        stream: TokenStream,
-        starts: NDArray[np.int64],
-        *,
-        compiled: bool = True,
+        self, rows: RankRows, stream: TokenStream, starts: NDArray[np.int64], *, compiled: bool = True
     ) -> list[Batch]:
-        """The batches of `steps`, of equally many rows each, whose segments lie in `stream` at `starts`.
+        """The batches of all steps of `rows`, whose segments lie in `stream` at `starts`.
 
         They are gathered in one call into one block of memory, which is used again when none of them is left.
         """
         import torch
 
-        first, n_steps = steps[0], len(steps)
-        n_rows = first.domains.size
+        n_steps, n_rows = rows.n_steps, rows.domains.size // rows.n_steps
         block = self._block(n_steps, n_rows)
-        inputs, labels = block[0], block[1]
-        positions = block[2] if len(block) > 2 else NO_POSITIONS
         wants_bounds = "cu_seqlens" in self.emit or "max_seqlen" in self.emit
-        bounds = np.empty(inputs.size + 1, np.int32) if wants_bounds else NO_BOUNDS
-        if n_steps == 1:
-            counts, lengths = first.counts, first.lengths
-        else:
-            counts = np.concatenate([rows.counts for rows in steps])
-            lengths = np.concatenate([rows.lengths for rows in steps])
+        bounds = np.empty(block[0].size + 1, np.int32) if wants_bounds else NO_BOUNDS
         n_sequences, _ = gather(
             stream,
             starts,
-            self._columns(counts, lengths),
-            lengths,
-            RowArrays(inputs, labels, positions, bounds),
+            self._columns(rows.counts, rows.lengths),
+            rows.lengths,
+            RowArrays(block[0], block[1], block[2] if len(block) > 2 else NO_POSITIONS, bounds),
             pad_id=self.pad_id,
             mask_boundaries=self.mask_boundaries,
             compiled=compiled,
         )
         tensors = torch.from_numpy(block.reshape(-1, n_rows, self.sequence_length)).unbind(0)
-        bounds_of = _split_bounds(bounds[: n_sequences + 1], n_steps, inputs.size) if wants_bounds else []
+        bounds_of = _split_bounds(bounds[: n_sequences + 1], n_steps, block[0].size) if wants_bounds else []
+        values = self._values(rows, tensors, bounds_of)
+        if rows.sequence_lengths is not None:
+            for name, of_steps in values.items():
+                values[name] = self._divided(name, of_steps, rows.sequence_lengths.tolist())
         return [
-            self._batch(rows, tensors[k::n_steps], bounds_of[k] if wants_bounds else bounds)
-            for k, rows in enumerate(steps)
+            Batch.of(rows.step + k, {name: of_steps[k] for name, of_steps in values.items()})
+            for k in range(n_steps)
         ]
 
     def _block(self, n_steps: int, n_rows: int) -> NDArray[np.int64]:
@@ -159,34 +101,49 @@ class Assembler:
             self._row_begins[counts.size] = columns(counts, lengths, self.sequence_length)
         return self._row_begins[counts.size]
 
-    def _batch(self, rows: RankRows, tensors: "Sequence[Tensor]", bounds: NDArray[np.int32]) -> Batch:
+    def _values(
+        self, rows: RankRows, tensors: "Sequence[Tensor]", bounds: Sequence[NDArray[np.int32]]
+    ) -> dict[str, Sequence[Any]]:
+        """What is emitted, for each step."""
         import torch
 
-        length = rows.sequence_length or self.sequence_length
-        n_of_row = self.sequence_length // length
-        if n_of_row > 1:
-            tensors = [tensor.view(-1, length) for tensor in tensors]
-        values: dict[str, Any] = {"input_ids": tensors[0]}
+        n_steps = rows.n_steps
+        values: dict[str, Sequence[Any]] = {"input_ids": tensors[:n_steps]}
         for name in self.emit:
             if name == "labels":
-                values[name] = tensors[1]
-            elif name == "domain_ids":
-                values[name] = torch.from_numpy(_of_each(self.domain_ids[rows.domains], n_of_row))
-            elif name == "row_ids":  # not a view, which would keep the whole plan alive
-                row_ids = rows.row_ids.copy()
-                if n_of_row > 1:
-                    row_ids = (row_ids[:, None] + np.arange(n_of_row)).ravel()
-                values[name] = torch.from_numpy(row_ids)
+                values[name] = tensors[n_steps : 2 * n_steps]
             elif name == "position_ids":
-                values[name] = tensors[2]
+                values[name] = tensors[2 * n_steps :]
             elif name == "cu_seqlens":
-                values[name] = torch.from_numpy(bounds)
+                values[name] = [torch.from_numpy(each) for each in bounds]
             elif name == "max_seqlen":
-                longest = int(np.diff(bounds).max())
-                values[name] = min(1 << (longest - 1).bit_length(), length)
+                longest = [int(np.diff(each).max()) for each in bounds]
+                values[name] = [min(1 << (n - 1).bit_length(), self.sequence_length) for n in longest]
+            elif name == "domain_ids":
+                values[name] = _by_step(self.domain_ids[rows.domains], n_steps)
+            elif name == "row_ids":  # not a view, which would keep the whole plan alive
+                values[name] = _by_step(rows.row_ids.copy(), n_steps)
             elif name == "weights":
-                values[name] = torch.from_numpy(_of_each(self._weights(rows), n_of_row))
-        return Batch.of(rows.step, values)
+                values[name] = _by_step(self._weights(rows), n_steps)
+        return values
+
+    def _divided(self, name: str, of_steps: Sequence[Any], lengths: Sequence[int]) -> list[Any]:
+        """The values of rows as those of the sequences, of `lengths` in each step, that rows consist of."""
+        import torch
+
+        found = []
+        for value, length in zip(of_steps, lengths, strict=True):
+            n_of_row = self.sequence_length // length
+            if name in ("input_ids", "labels", "position_ids"):
+                value = value.view(-1, length)
+            elif name in ("domain_ids", "weights"):
+                value = value.repeat_interleave(n_of_row)
+            elif name == "row_ids":
+                value = (value[:, None] + torch.arange(n_of_row)).ravel()
+            elif name == "max_seqlen":
+                value = min(value, length)
+            found.append(value)
+        return found
 
     def _weights(self, rows: RankRows) -> NDArray[np.float32]:
         if self.objective is None:
@@ -206,6 +163,10 @@ def _split_bounds(bounds: NDArray[np.int32], n_steps: int, n_tokens: int) -> lis
     ]
 
 
-def _of_each(values: NDArray[Any], n_of_row: int) -> NDArray[Any]:
-    """A row's value for each of its sequences."""
-    return values if n_of_row == 1 else values.repeat(n_of_row)
+def _by_step(values: NDArray[Any], n_steps: int) -> "Sequence[Tensor]":
+    """The values of each step as a tensor; together they keep the memory of `values`."""
+    import torch
+
+    if n_steps == 1:
+        return [torch.from_numpy(values)]
+    return torch.from_numpy(values.reshape(n_steps, -1)).unbind(0)

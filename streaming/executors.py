@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
-from .assemble import Assembler, RankRows, rows_of_rank
+from .assemble import Assembler
 from .batch import Batch
 from .integrity import Verifier
 from .plan import Cursor, Planner, Rows
+from .rank_rows import RankRows, joined_rows, rows_of_rank
 from .residency import Residency
 from .warm_up import kernels
 
@@ -36,6 +35,11 @@ class Planned(NamedTuple):
     @property
     def step(self) -> int:
         return self.start.step + self.place
+
+    @property
+    def is_last_of_plan(self) -> bool:
+        """Whether the step after it is of another plan."""
+        return self.place + 1 == len(self.rows.domains)
 
 
 def planned(
@@ -73,15 +77,16 @@ def planned(
 
 
 def grouped(steps: Iterator[Planned], n_together: int) -> Iterator[list[Planned]]:
-    """Steps in groups of n_together that are handed over at once: the first alone, a trainer waits for it."""
-    size, group = 1, []
+    """Steps of one plan in groups of up to n_together, which are handed over at once.
+
+    The first step is alone: a trainer waits for it.
+    """
+    group: list[Planned] = []
     for step in steps:
         group.append(step)
-        if len(group) == size:
+        if len(group) == n_together or step.is_last_of_plan:
             yield group
-            size, group = n_together, []
-    if group:
-        yield group
+            group = []
 
 
 def group_size(n_tokens: int) -> int:
@@ -99,36 +104,40 @@ class Maker:
     rank: int
     world_size: int
 
-    def rows_of(self, step: Planned) -> RankRows:
-        """This rank's rows of a step."""
-        rows = rows_of_rank(step.rows, step.place, step.step, self.rank, self.world_size)
-        return rows if self.verifier is None else self.verifier.checked(rows, compiled=kernels.done_already())
+    def rows_of(self, steps: Sequence[Planned]) -> RankRows:
+        """This rank's rows of consecutive steps of a plan."""
+        if self.verifier is None:
+            return self._planned(steps[0], len(steps))
+        is_compiled = kernels.done_already()
+        each = [self.verifier.checked(self._planned(step), compiled=is_compiled) for step in steps]
+        return each[0] if len(each) == 1 else joined_rows(each, len(each))
 
     def pieces_of(self, step: Planned) -> list[int]:
         """The shards of this rank's rows of a step, unless some of them are replaced."""
-        rows = rows_of_rank(step.rows, step.place, step.step, self.rank, self.world_size)
+        rows = self._planned(step)
         return self.residency.pieces(rows.starts, rows.lengths)
 
     def __call__(self, step: Planned) -> Batch:
-        return self.made_of(self.rows_of(step))
+        return self.made_of(self.rows_of([step]))[0]
 
     def together(self, steps: Sequence[Planned]) -> list[Batch]:
-        """The batches of some steps: at once, so that other threads run Python only once meanwhile."""
-        rows = [self.rows_of(step) for step in steps]
-        stream = self.residency.whole
-        # A few shards are held at a time.
-        if stream is None or len({part.domains.size for part in rows}) != 1:
-            return [self.made_of(part) for part in rows]
-        starts = np.concatenate([part.starts for part in rows])
-        return self.assembler.assemble(rows, stream, starts, compiled=kernels.done_already())
+        """The batches of consecutive steps of a plan: at once, so that other threads run Python only once
+        meanwhile.
+        """
+        if self.residency.whole is None:  # a few shards are held at a time
+            return [self(step) for step in steps]
+        return self.made_of(self.rows_of(steps))
 
-    def made_of(self, rows: RankRows) -> Batch:
-        """A batch of these rows."""
+    def made_of(self, rows: RankRows) -> list[Batch]:
+        """The batches of these rows, one for each step."""
         if self.residency.whole is not None:  # a small batch takes 25 µs, a context manager 2
             stream, compiled = self.residency.whole, kernels.done_already()
-            return self.assembler.assemble([rows], stream, rows.starts, compiled=compiled)[0]
+            return self.assembler.assemble(rows, stream, rows.starts, compiled=compiled)
         with self.residency.holding(rows.starts, rows.lengths) as (stream, starts):
-            return self.assembler.assemble([rows], stream, starts, compiled=kernels.done_already())[0]
+            return self.assembler.assemble(rows, stream, starts, compiled=kernels.done_already())
+
+    def _planned(self, step: Planned, n_steps: int = 1) -> RankRows:
+        return rows_of_rank(step.rows, step.place, step.step, self.rank, self.world_size, n_steps)
 
 
 class Executor(Protocol):

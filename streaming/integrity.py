@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .assemble import RankRows
 from .manifest import StoredTokens
 from .orders import stream_key
 from .packing import Packing
+from .rank_rows import RankRows
 from .residency import Residency
 
 log = logging.getLogger("cuvee.streaming")

@@ -14,28 +14,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .assemble import RankRows
 from .batch import Batch
 from .executors import Maker, Planned, group_size
+from .rank_rows import RankRows
 from .warm_up import kernels
 from .worker import Slot
-
-
-class _Copied(NamedTuple):
-    """A batch whose tokens are in a slot, or will be."""
-
-    step: Planned
-    rows: RankRows
-    starts: NDArray[np.int64]  # (n_segments,), in the slot
-    slot: Slot
-    n_tokens: int  # of the slot that are used
 
 
 class _Group(NamedTuple):
     """Batches that are asked for at once, and come in one slot."""
 
     worker: int
-    batches: list[_Copied]
+    slot: Slot
+    steps: list[Planned]
+    rows: RankRows
+    starts: NDArray[np.int64]  # (n_segments,), in the slot
+    n_tokens: int  # of the slot that are used
 
 
 class WorkerProcesses:
@@ -74,7 +68,7 @@ class WorkerProcesses:
         max_tokens = n_tokens * group_size(n_tokens)
         n_slots = -(-self._n_ahead // n_workers)
         self._asked: collections.deque[_Group] = collections.deque()
-        self._current: list[_Copied] = []  # the next one last
+        self._made: list[tuple[Planned, Batch]] = []  # of a group, the next one last
         self._n_asked = 0
         self._slots: list[list[Slot]] = []
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -90,20 +84,19 @@ class WorkerProcesses:
                 os.close(file)
 
     def next(self) -> tuple[Planned, Batch] | None:
-        if not self._current:  # only now may the slot that it was in be filled anew
-            while len(self._asked) < self._n_ahead and self._ask():
-                pass
+        if not self._made:
+            self._ask_ahead()
             if not self._asked:
                 return None
             group = self._asked.popleft()
             self._wait_for(group)
-            self._current = group.batches[::-1]
-        copied = self._current.pop()
-        return copied.step, self._widen(copied)
+            self._made = list(zip(group.steps, self._widened(group), strict=True))[::-1]
+            self._ask_ahead()  # the slot may be filled anew
+        return self._made.pop()
 
     def drain(self) -> None:
         """Wait for what workers were asked for, and throw it away."""
-        self._current = []
+        self._made = []
         while self._asked:
             self._wait_for(self._asked.popleft())
 
@@ -114,6 +107,10 @@ class WorkerProcesses:
     def close(self) -> None:
         self._finalizer()
 
+    def _ask_ahead(self) -> None:
+        while len(self._asked) < self._n_ahead and self._ask():
+            pass
+
     def _ask(self) -> bool:
         """Send one more request, if the run has one."""
         steps = next(self._groups, None)
@@ -121,24 +118,14 @@ class WorkerProcesses:
             return False
         worker, turn = self._n_asked % len(self._workers), self._n_asked // len(self._workers)
         index = turn % len(self._slots[worker])
-        rows = [self._maker.rows_of(step) for step in steps]
-        lengths = np.concatenate([part.lengths for part in rows])
-        starts = np.concatenate([part.starts for part in rows])
-        ends = np.cumsum(lengths + 1)  # each segment is copied with the token after it
-        firsts = np.cumsum([part.lengths.size for part in rows])[:-1]
-        copied_at = np.split(ends - lengths - 1, firsts)
+        rows = self._maker.rows_of(steps)
+        ends = np.cumsum(rows.lengths + 1)  # each segment is copied with the token after it
         slot = self._slots[worker][index]
-        group = _Group(
-            worker,
-            [
-                _Copied(step, part, at, slot, int(ends[-1]))
-                for step, part, at in zip(steps, rows, copied_at, strict=True)
-            ],
-        )
+        group = _Group(worker, slot, steps, rows, ends - rows.lengths - 1, int(ends[-1]))
         requests = self._workers[worker].stdin
         assert requests is not None
         try:
-            requests.write(np.concatenate([[index, lengths.size], starts, lengths]).tobytes())
+            requests.write(np.concatenate([[index, rows.lengths.size], rows.starts, rows.lengths]).tobytes())
         except BrokenPipeError:
             raise self._death(group) from None
         self._asked.append(group)
@@ -151,14 +138,14 @@ class WorkerProcesses:
         if not answers.read(1):
             raise self._death(group)
 
-    def _widen(self, copied: _Copied) -> Batch:
+    def _widened(self, group: _Group) -> list[Batch]:
         compiled = kernels.done_already()
-        stream = copied.slot.stream(copied.n_tokens, compiled=compiled)
-        return self._maker.assembler.assemble([copied.rows], stream, copied.starts, compiled=compiled)[0]
+        stream = group.slot.stream(group.n_tokens, compiled=compiled)
+        return self._maker.assembler.assemble(group.rows, stream, group.starts, compiled=compiled)
 
     def _death(self, group: _Group) -> RuntimeError:
         self.close()
-        worker, step = group.worker, group.batches[0].step.step
+        worker, step = group.worker, group.steps[0].step
         code = self._workers[worker].returncode
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}; its error is above"
         return RuntimeError(

@@ -15,11 +15,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .assemble import RankRows, rows_of_rank
 from .batch import Batch
 from .executors import Maker, Planned
 from .orders import stream_key
-from .packing import ranges
+from .rank_rows import RankRows, joined_rows, rows_of_rank, take_rows
 from .ranks import Ranks
 from .selectors import Candidates, Selection, Selector, load_selector
 from .trained_rows import TrainedRows
@@ -112,7 +111,7 @@ class Superbatches:
         rows = rows._replace(step=step)
         if self._maker.verifier is not None:
             rows = self._maker.verifier.checked(rows, compiled=kernels.done_already())
-        return self._maker.made_of(rows)
+        return self._maker.made_of(rows)[0]
 
     def choose(
         self,
@@ -129,10 +128,10 @@ class Superbatches:
             owners: the candidates of each rank.
             values: of this rank's: float32, (rows, width) each.
         """
-        n_mine, trained = owners[self._ranks.rank].size, None
+        n_mine = owners[self._ranks.rank].size
         table = np.concatenate([np.empty((n_mine, 0), np.float32), *values.values()], axis=1)
         gathered = self._ranks.to_first(np.concatenate([table.ravel(), self._trained.take()]))
-        answer, error = np.full(2 * k, -1, np.int64), None
+        answer, error, candidates = np.full(2 * k, -1, np.int64), None, None
         if self._ranks.rank == 0:
             try:
                 self._trained.observe([found[table.size :] for found in gathered])
@@ -141,7 +140,6 @@ class Superbatches:
                 candidates = self._candidates(rows, owners, tables, widths)
                 random = np.random.default_rng([self._seed, rows.step, STREAM])
                 chosen = selector.select(candidates, k, random)
-                trained = candidates.take(chosen.indices)
                 answer = np.concatenate([chosen.indices, chosen.weights.view(np.int32).astype(np.int64)])
             except ValueError as refused:
                 error = refused
@@ -150,7 +148,7 @@ class Superbatches:
             raise error
         if k and answer[0] < 0:
             raise ValueError("select: rank 0 could not choose; its error says why")
-        self._trained.expect(rows.step, selector, k // self._ranks.size, trained)
+        self._trained.expect(rows.step, selector, k // self._ranks.size, candidates, answer[:k])
         return Selection(answer[:k], answer[k:].astype(np.int32).view(np.float32))
 
     def tell(self, batch: Batch, told: Mapping[str, Any]) -> None:
@@ -390,31 +388,6 @@ def _table(name: str, values: Any, n_rows: int) -> NDArray[np.float32]:
 def _part(size: int, rank: int, n_ranks: int) -> Ints:
     """Where a rank's rows lie among `size`."""
     return np.arange(rank * size // n_ranks, (rank + 1) * size // n_ranks)
-
-
-def take_rows(rows: RankRows, at: Ints) -> RankRows:
-    """Some of the rows, in the order of `at`."""
-    bounds = np.concatenate([[0], np.cumsum(rows.counts)])
-    segments = ranges(bounds[at], rows.counts[at])
-    return RankRows(
-        rows.step,
-        rows.domains[at],
-        rows.row_ids[at],
-        rows.epochs[at],
-        rows.shares[at],
-        rows.counts[at],
-        rows.starts[segments],
-        rows.lengths[segments],
-    )
-
-
-def joined_rows(parts: Sequence[RankRows]) -> RankRows:
-    """The rows of all parts, one after another; the step is the first one's."""
-    # All but the step and the length of sequences, which is the loader's here.
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in RankRows._fields[1:-1]
-    }
-    return parts[0]._replace(**columns)
 
 
 def joined_batches(batches: Sequence[Batch]) -> Batch:

@@ -21,16 +21,22 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "cuvee"))
 # Ray's workers are nice by 15, so beside another test on two cores they would hardly get on.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-ORDER = ("operators", "pipeline", "streaming")
+FIRST = ("operators", "streaming")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come early, so that no worker is left alone with one at the end.
 
-    Operators come before the pipeline: its processes, many at a time, then find all kernels compiled.
+    Files of operators and of streaming take turns, since they compile different kernels; then the pipeline's
+    processes, many at a time, find all kernels compiled.
     """
-    folders = [*ORDER, *sorted({item.path.parent.name for item in items} - {*ORDER})]
-    items.sort(key=lambda item: folders.index(item.path.parent.name))
+    files = list(dict.fromkeys(item.path for item in items))
+    turns = {
+        path: turn for name in FIRST for turn, path in enumerate(p for p in files if p.parent.name == name)
+    }
+    order = sorted(files, key=lambda path: turns.get(path, len(files) + (path.parent.name != "pipeline")))
+    places = {path: place for place, path in enumerate(order)}
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import torch
 
 from cuvee.streaming import StreamingLoader
 from cuvee.streaming.batch import FIELDS
+from cuvee.streaming.decomposition import Vsl
 from cuvee.streaming.warm_up import kernels
 
 EXECUTORS = [{"prefetch": 0}, {"prefetch": 1}, {"prefetch": 5}, {"workers": 1}, {"workers": 2, "prefetch": 5}]
@@ -64,6 +65,20 @@ def test_every_executor_gives_the_batches_that_inline_gives(sources, executor, p
     assert take(running, 50) == take(loader(sources, **options), 50)
     assert list(running) == []
     running.close()
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit", "vsl"])
+def test_ranks_that_make_batches_in_groups_share_the_batches_of_one(sources, packing: str) -> None:
+    options = {"packing": packing, "sequence_length": 16 if packing == "vsl" else 8}
+    if packing == "vsl":
+        options["packing"] = Vsl(min_length=4)
+    whole = itertools.islice(loader(sources, **options), 20)
+    parts = [loader(sources, **options, rank=rank, world_size=3, prefetch=2) for rank in range(3)]
+    for batch, *of_ranks in zip(whole, *(itertools.islice(part, 20) for part in parts), strict=True):
+        for name in ("input_ids", "labels", "position_ids", "domain_ids", "row_ids", "weights"):
+            assert torch.equal(torch.cat([part[name] for part in of_ranks]), batch[name])
+    for part in parts:
+        part.close()
 
 
 @pytest.mark.parametrize("executor", EXECUTORS[1:4], ids=str)
