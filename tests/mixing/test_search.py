@@ -250,7 +250,7 @@ def test_a_search_among_given_mixtures_runs_and_recommends_no_other():
 def test_what_a_small_pool_leaves_of_the_money_goes_to_larger_runs():
     search, wide = _from_a_pool(9), _from_a_pool(60)
     assert [sum(t.rung == 0 for t in s.trials) for s in (search, wide)] == [9, 13]
-    # Rungs cost .075, .25 and 1: of the first two shares, 2, 9 or 13 cheap runs leave five or four of the next.
+    # Rungs cost .075, .25 and 1: of the first two shares, 2, the cheap runs leave five or four of the next.
     assert [sum(t.rung == 1 for t in s.trials) for s in (search, wide)] == [5, 4]
 
 
