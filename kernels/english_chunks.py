@@ -71,86 +71,148 @@ def english_words(
                 low = first_one(begins)
                 start, stop = window + low, i if fills_window else window + first_one(behinds)
                 begins, behinds = begins & (begins - ONE), behinds & (behinds - ONE)
-                length, n_letters = stop - start, min(first_one(~(letters >> np.uint64(low))), stop - start)
-                if n_letters == length:
-                    # ASCII letters are one word unless special ("cannot").
-                    if special(data, start, length, hashes, splits, glances) < 0:
-                        starts[n], n_bytes[n], n_characters[n] = start, length, length
-                        kinds[n] = ALNUM_FIRST | ALPHABETIC
-                        n += 1
-                        continue
-                elif 0 < n_letters == length - 1 and _cuts_off(data, stop - 1, n_letters, entries):
-                    # ASCII letters and one mark are two words, unless special ("Mr.", "cannot,").
-                    whole = special(data, start, length, hashes, splits, glances)
-                    if whole < 0 and special(data, start, n_letters, hashes, splits, glances) < 0:
-                        starts[n], n_bytes[n], n_characters[n] = start, n_letters, n_letters
-                        kinds[n] = ALNUM_FIRST | ALPHABETIC
-                        starts[n + 1], n_bytes[n + 1], n_characters[n + 1] = stop - 1, 1, 1
-                        mark = entries[data[stop - 1]]
-                        kinds[n + 1] = kinds_of(mark, mark, mark, 1)
-                        n += 2
-                        continue
-                few = min(length, 8)
-                front, back = load_few(data, start, few), load_few(data, stop - few, few)
-                slot = np.int64(mix(np.uint64(length) * SEED ^ back, front) & np.uint64(_N_REMEMBERED - 1))
-                if keys[slot, 0] == front and keys[slot, 1] == back and places[slot, 0] == length:
-                    shift, first = start - places[slot, 1], places[slot, 2]
-                    for k in range(first, first + places[slot, 3]):
-                        starts[n], n_bytes[n], n_characters[n] = (
-                            starts[k] + shift,
-                            n_bytes[k],
-                            n_characters[k],
-                        )
-                        kinds[n] = kinds[k]
-                        n += 1
+                n_letters = min(first_one(~(letters >> np.uint64(low))), stop - start)
+                n_tokens = _at_a_glance(
+                    data, start, stop, n_letters, entries, hashes, splits, glances,
+                    n, starts, n_bytes, n_characters, kinds,
+                )  # fmt: skip
+                if n_tokens:
+                    n += n_tokens
                     continue
-                first, at = n, start
-                while at < stop:
-                    n_codes, has_digits = 0, False
-                    while at < stop:
-                        code, following = decode(data[:stop], at)
-                        found = entries[page[code >> 8] << 8 | (code & 0xFF)]
-                        if found & WHITE:
-                            break
-                        positions[n_codes], codes[n_codes], classes[n_codes] = at, code, found
-                        has_digits |= 0x30 <= code <= 0x39
-                        n_codes += 1
-                        at = following
-                    positions[n_codes] = at
-                    n_tokens = 0
-                    if n_codes:
-                        n_tokens = tokenize_chunk(
-                            data,
-                            positions,
-                            codes,
-                            classes,
-                            n_codes,
-                            has_digits,
-                            hashes,
-                            splits,
-                            glances,
-                            cuts,
-                        )
-                    cuts[n_tokens] = n_codes
-                    for k in range(n_tokens):
-                        a, b = cuts[k], cuts[k + 1]
-                        starts[n], n_bytes[n] = positions[a], positions[b] - positions[a]
-                        n_characters[n] = b - a
-                        any_of, all_of = 0, 0xFFFF
-                        for c in range(a, b):
-                            any_of |= classes[c]
-                            all_of &= classes[c]
-                        kinds[n] = kinds_of(classes[a], any_of, all_of, b - a)
-                        n += 1
-                    if at < stop:
-                        at = following
-                if length <= _LONGEST_REMEMBERED:
+                few = min(stop - start, 8)
+                front, back = load_few(data, start, few), load_few(data, stop - few, few)
+                slot = _slot(front, back, stop - start)
+                if keys[slot, 0] == front and keys[slot, 1] == back and places[slot, 0] == stop - start:
+                    n += _again(places[slot], start, n, starts, n_bytes, n_characters, kinds)
+                    continue
+                n_tokens = _by_the_rules(
+                    data, start, stop, page, entries, hashes, splits, glances, positions, cuts, codes,
+                    classes, n, starts, n_bytes, n_characters, kinds,
+                )  # fmt: skip
+                if stop - start <= _LONGEST_REMEMBERED:
                     keys[slot, 0], keys[slot, 1] = front, back
-                    places[slot, 0], places[slot, 1] = length, start
-                    places[slot, 2], places[slot, 3] = first, n - first
+                    places[slot, 0], places[slot, 1] = stop - start, start
+                    places[slot, 2], places[slot, 3] = n, n_tokens
+                n += n_tokens
             if begins != NONE:
                 i = window + first_one(begins)
         word_offsets[d + 1] = n
+
+
+@inlined
+def _at_a_glance(
+    data: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    n_letters: int,
+    entries: NDArray[np.uint16],
+    hashes: NDArray[np.uint64],
+    splits: NDArray[np.int64],
+    glances: NDArray[np.uint64],
+    n: int,
+    starts: NDArray[np.int64],
+    n_bytes: NDArray[np.int32],
+    n_characters: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+) -> int:
+    """Write the tokens of a chunk that is ASCII letters, or letters and one mark; how many, 0: neither."""
+    length = stop - start
+    if n_letters == length:
+        # One word unless special ("cannot").
+        if special(data, start, length, hashes, splits, glances) >= 0:
+            return 0
+    elif 0 < n_letters == length - 1 and _cuts_off(data, stop - 1, n_letters, entries):
+        # Two words, unless special ("Mr.", "cannot,").
+        if special(data, start, length, hashes, splits, glances) >= 0:
+            return 0
+        if special(data, start, n_letters, hashes, splits, glances) >= 0:
+            return 0
+        mark = entries[data[stop - 1]]
+        starts[n + 1], n_bytes[n + 1], n_characters[n + 1] = stop - 1, 1, 1
+        kinds[n + 1] = kinds_of(mark, mark, mark, 1)
+    else:
+        return 0
+    starts[n], n_bytes[n], n_characters[n] = start, n_letters, n_letters
+    kinds[n] = ALNUM_FIRST | ALPHABETIC
+    return 1 + length - n_letters
+
+
+@inlined
+def _slot(front: np.uint64, back: np.uint64, length: int) -> int:
+    """Where a chunk is remembered, by its first and its last eight bytes."""
+    return np.int64(mix(np.uint64(length) * SEED ^ back, front) & np.uint64(_N_REMEMBERED - 1))  # type: ignore[return-value]
+
+
+@inlined
+def _again(
+    place: NDArray[np.int64],
+    start: int,
+    n: int,
+    starts: NDArray[np.int64],
+    n_bytes: NDArray[np.int32],
+    n_characters: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+) -> int:
+    """Write the tokens of a chunk as they were where it stood before; how many."""
+    shift, first = start - place[1], place[2]
+    for k in range(place[3]):
+        starts[n + k], kinds[n + k] = starts[first + k] + shift, kinds[first + k]
+        n_bytes[n + k], n_characters[n + k] = n_bytes[first + k], n_characters[first + k]
+    return place[3]  # type: ignore[no-any-return]
+
+
+@inlined
+def _by_the_rules(
+    data: NDArray[np.uint8],
+    at: int,
+    stop: int,
+    page: NDArray[np.uint16],
+    entries: NDArray[np.uint16],
+    hashes: NDArray[np.uint64],
+    splits: NDArray[np.int64],
+    glances: NDArray[np.uint64],
+    positions: NDArray[np.int64],
+    cuts: NDArray[np.int64],
+    codes: NDArray[np.int32],
+    classes: NDArray[np.uint16],
+    n: int,
+    starts: NDArray[np.int64],
+    n_bytes: NDArray[np.int32],
+    n_characters: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+) -> int:
+    """Write the tokens of data[at:stop], in which white space may be that is not ASCII; how many."""
+    first = n
+    while at < stop:
+        n_codes, has_digits = 0, False
+        while at < stop:
+            code, following = decode(data[:stop], at)
+            found = entries[page[code >> 8] << 8 | (code & 0xFF)]
+            if found & WHITE:
+                break
+            positions[n_codes], codes[n_codes], classes[n_codes] = at, code, found
+            has_digits |= 0x30 <= code <= 0x39
+            n_codes += 1
+            at = following
+        positions[n_codes] = at
+        n_tokens = 0
+        if n_codes:
+            n_tokens = tokenize_chunk(
+                data, positions, codes, classes, n_codes, has_digits, hashes, splits, glances, cuts
+            )
+        cuts[n_tokens] = n_codes
+        for k in range(n_tokens):
+            a, b = cuts[k], cuts[k + 1]
+            starts[n], n_bytes[n], n_characters[n] = positions[a], positions[b] - positions[a], b - a
+            any_of, all_of = 0, 0xFFFF
+            for c in range(a, b):
+                any_of |= classes[c]
+                all_of &= classes[c]
+            kinds[n] = kinds_of(classes[a], any_of, all_of, b - a)
+            n += 1
+        if at < stop:
+            at = following
+    return n - first
 
 
 @inlined

@@ -102,7 +102,20 @@ def special(
     return _find(data, start, n_bytes, False, hashes, splits)
 
 
-@uncounted  # not inlined: few chunks come here, and each copy of it costs seconds of compilation
+@uncounted
+def _special(
+    data: NDArray[np.uint8],
+    start: int,
+    n_bytes: int,
+    hashes: NDArray[np.uint64],
+    splits: NDArray[np.int64],
+    glances: NDArray[np.uint64],
+) -> int:
+    """`special` by a call: few chunks are asked so, and each copy of it costs compilation."""
+    return special(data, start, n_bytes, hashes, splits, glances)
+
+
+@uncounted
 def _find(
     data: NDArray[np.uint8],
     start: int,
@@ -146,13 +159,13 @@ def tokenize_chunk(
         cuts: int64, at least (n,).
     """
     low, high, n_cuts, n_tail, size = 0, n, 0, 0, -1
-    split = special(data, positions[0], positions[n] - positions[0], hashes, splits, glances)
+    split = _special(data, positions[0], positions[n] - positions[0], hashes, splits, glances)
     while split < 0 and low < high and high - low != size:
         size = high - low
         prefix = _prefix(codes, classes, low, high)
         if prefix:
             middle = positions[low + prefix]
-            split = special(data, middle, positions[high] - middle, hashes, splits, glances)
+            split = _special(data, middle, positions[high] - middle, hashes, splits, glances)
             if split >= 0:
                 cuts[n_cuts] = low
                 n_cuts, low = n_cuts + 1, low + prefix
@@ -162,7 +175,7 @@ def tokenize_chunk(
         )
         if suffix:
             kept = positions[high - suffix] - positions[low]
-            split = special(data, positions[low], kept, hashes, splits, glances)
+            split = _special(data, positions[low], kept, hashes, splits, glances)
             if split >= 0:
                 n_tail, high = n_tail + 1, high - suffix
                 cuts[n - n_tail] = high
@@ -173,7 +186,7 @@ def tokenize_chunk(
         if suffix:
             n_tail, high = n_tail + 1, high - suffix
             cuts[n - n_tail] = high
-        split = special(data, positions[low], positions[high] - positions[low], hashes, splits, glances)
+        split = _special(data, positions[low], positions[high] - positions[low], hashes, splits, glances)
     if split >= 0:
         cuts[n_cuts] = low
         if split >> 16 > 1:

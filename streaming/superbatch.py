@@ -128,10 +128,10 @@ class Superbatches:
             owners: the candidates of each rank.
             values: of this rank's: float32, (rows, width) each.
         """
-        n_mine, trained = owners[self._ranks.rank].size, None
+        n_mine = owners[self._ranks.rank].size
         table = np.concatenate([np.empty((n_mine, 0), np.float32), *values.values()], axis=1)
         gathered = self._ranks.to_first(np.concatenate([table.ravel(), self._trained.take()]))
-        answer, error = np.full(2 * k, -1, np.int64), None
+        answer, error, candidates = np.full(2 * k, -1, np.int64), None, None
         if self._ranks.rank == 0:
             try:
                 self._trained.observe([found[table.size :] for found in gathered])
@@ -140,7 +140,6 @@ class Superbatches:
                 candidates = self._candidates(rows, owners, tables, widths)
                 random = np.random.default_rng([self._seed, rows.step, STREAM])
                 chosen = selector.select(candidates, k, random)
-                trained = candidates.take(chosen.indices)
                 answer = np.concatenate([chosen.indices, chosen.weights.view(np.int32).astype(np.int64)])
             except ValueError as refused:
                 error = refused
@@ -149,7 +148,7 @@ class Superbatches:
             raise error
         if k and answer[0] < 0:
             raise ValueError("select: rank 0 could not choose; its error says why")
-        self._trained.expect(rows.step, selector, k // self._ranks.size, trained)
+        self._trained.expect(rows.step, selector, k // self._ranks.size, candidates, answer[:k])
         return Selection(answer[:k], answer[k:].astype(np.int32).view(np.float32))
 
     def tell(self, batch: Batch, told: Mapping[str, Any]) -> None:

@@ -39,14 +39,23 @@ class TrainedRows:
         self._lock = threading.Lock()
         self._told: list[tuple[int, int, Any]] = []  # step, first row, values
 
-    def expect(self, step: int, selector: Selector, n_rows: int, rows: Candidates | None) -> None:
+    def expect(
+        self,
+        step: int,
+        selector: Selector,
+        n_rows: int,
+        candidates: Candidates | None,
+        chosen: NDArray[np.int64],
+    ) -> None:
         """Wait for the losses of a selection, if its selector learns from any.
 
         Args:
             n_rows: of each rank.
-            rows: all that were chosen, on rank 0.
+            candidates: all of them, on rank 0.
+            chosen: places of those that were.
         """
         if type(selector).observe is not Selector.observe:
+            rows = None if candidates is None else candidates.take(chosen)
             self._open.append(_Selected(step, selector, np.zeros(n_rows, bool), rows))
 
     def tell(self, batch: Batch, told: Mapping[str, Any]) -> None:
