@@ -52,7 +52,8 @@ def ngram_repetition(
     """
     n_docs = len(words.offsets) - 1
     found, totals = np.zeros((n_docs, len(TOP) + len(DUPLICATED)), np.int64), np.zeros(n_docs, np.int64)
-    given = (*read_only(data), words.starts, words.n_bytes, words.n_characters, words.offsets, *_room(words))
+    (data,) = read_only(data)
+    given = (data, words.starts, words.n_bytes, words.n_characters, words.offsets, *_room(words))
     if counting == "later":
         joined, positions = _joined_room(words)
         repetition_later(*given, joined, positions, found, totals)

@@ -224,13 +224,13 @@ def _walk(
     table[: last_slot + 1] = 0
     n_duplicated, free = 0, 0
     for k in range(n_places):
-        i = np.int64(places[k])
+        i = places[k]
         if i < free or cells[keys[k] >> shift] < 2:
             continue
         slot = np.int64(keys[k] >> np.uint64(32)) & last_slot
         while table[slot]:
             other = table[slot] - 1
-            j = np.int64(places[other])
+            j = places[other]
             if keys[other] == keys[k] and _same(
                 joined, positions[i], positions[i + n], positions[j], positions[j + n]
             ):
