@@ -136,6 +136,7 @@ class InBackground:
     def __init__(self, load: Callable[[], object]) -> None:
         self._load, self._lock = load, threading.Lock()
         self._thread: threading.Thread | None = None
+        self._may_begin = threading.Event()
         self._is_done, self._error, self._given_up = False, cast(BaseException | None, None), False
         # A process forked while the thread holds numba's locks must never ask for a kernel.
         if hasattr(os, "register_at_fork"):  # Windows does not fork
@@ -156,6 +157,7 @@ class InBackground:
                 # Not a daemon: LLVM must not be at work when the process ends.
                 self._thread = threading.Thread(target=self._run, name="cuvee-kernels", daemon=False)
                 self._thread.start()
+        self._may_begin.set()
         if wait:
             self._thread.join()
         if self._error is not None:
@@ -167,6 +169,8 @@ class InBackground:
         return self._is_done
 
     def _run(self) -> None:
+        # Who starts a thread waits until it runs, and it would then keep the interpreter's lock for 5 ms.
+        self._may_begin.wait()
         try:
             self._load()
             self._is_done = True

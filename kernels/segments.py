@@ -4,9 +4,9 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .gather import TokenLayout, Tokens, TokenStream, find
 from .instructions import pointer
 from .jit import kernel
+from .token_stream import TokenLayout, Tokens, TokenStream, find
 
 
 def copy_segments(
@@ -157,3 +157,57 @@ def _document_spans(
         doc = docs[i] - doc_bounds[piece]
         starts[i] = bounds[piece] + offsets[doc]
         lengths[i] = offsets[doc + 1] - offsets[doc]
+
+
+def split(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], most: int, *, compiled: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Documents in pieces of at most `most` tokens, in order.
+
+    The last piece of several has two tokens or more: of most + 1 tokens the last is only a label. O(pieces).
+
+    Args:
+        starts, lengths: int64, (n_docs,), of documents of one token or more.
+        compiled: False for the same in numpy, which needs no compiled code.
+    Returns:
+        starts, lengths: int64, (n_pieces,).
+
+    >>> [pieces.tolist() for pieces in split(np.array([0, 4, 9]), np.array([4, 5, 6]), 4)]
+    [[0, 4, 9, 13], [4, 4, 4, 2]]
+    """
+    if compiled:
+        n_pieces = int(_n_pieces(lengths, most))
+        piece_starts, piece_lengths = np.empty(n_pieces, np.int64), np.empty(n_pieces, np.int64)
+        _split(starts, lengths, most, piece_starts, piece_lengths)
+        return piece_starts, piece_lengths
+    counts = np.maximum(1, -(-(lengths - 1) // most))
+    piece_of = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    rest = np.repeat(lengths, counts) - piece_of * most
+    return np.repeat(starts, counts) + piece_of * most, np.minimum(rest, most)
+
+
+@kernel
+def _n_pieces(lengths: NDArray[np.int64], most: int) -> int:
+    n_pieces: int = lengths.shape[0]
+    for length in lengths:
+        if length > most + 1:  # few are: the division waits for nothing else
+            n_pieces += (length - 2) // most
+    return n_pieces
+
+
+@kernel
+def _split(
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    most: int,
+    piece_starts: NDArray[np.int64],
+    piece_lengths: NDArray[np.int64],
+) -> None:
+    n = 0
+    for d in range(starts.shape[0]):
+        start, rest = starts[d], lengths[d]
+        while rest > most + 1:
+            piece_starts[n], piece_lengths[n] = start, most
+            start, rest, n = start + most, rest - most, n + 1
+        piece_starts[n], piece_lengths[n] = start, min(rest, most)
+        n += 1

@@ -60,7 +60,7 @@ def check_packing(packing: str, emit: Sequence[str], mask_boundaries: bool) -> N
         )
 
 
-def check_vsl(*, schedule: object, floors: object, ceilings: object, verify: bool, policy: object) -> None:
+def check_vsl(*, schedule: object, floors: object, ceilings: object, policy: object) -> None:
     """Refuse what sequences of varying length do not support.
 
     Raises:
@@ -71,7 +71,6 @@ def check_vsl(*, schedule: object, floors: object, ceilings: object, verify: boo
     for name, value in (
         ("floors", floors),
         ("ceilings", ceilings),
-        ("verify", verify),
         ("policy", policy),
     ):
         if value:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW
-from ..kernels.gather import RowArrays, TokenStream, gather
+from ..kernels.gather import RowArrays, gather
+from ..kernels.token_stream import TokenStream
 from .batch import Batch, FieldName
 from .buffers import Buffers
 from .rank_rows import RankRows, columns

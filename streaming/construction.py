@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.gather import TokenLayout
+from ..kernels.token_stream import TokenLayout
 from .curriculum import LengthPlanner, domains_by_length
 from .decomposition import Vsl
 from .domains import DomainMaker

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, apportion, largest_remainder
-from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64
+from ..kernels.token_stream import TokenLayout
 from .decomposition import Bucket, Decomposed, Vsl
 from .manifest import StoredTokens
 from .orders import Order, stream_key
-from .packing import DocumentBlocks, end_position, first_position, ranges
+from .packing import DocumentBlocks, RowsById, Segments, end_position, first_position, ranges
 from .plan import NO_LIMIT, Cursor, CyclePlace, Domain, Drawn, Event, Planner, Rows
 
 LENGTH_SHIFT = 56  # of a row id: the index of its length
@@ -136,6 +136,9 @@ class LengthPlanner(Planner):
             n_rows, n_tokens = (sum(part[j] for part in parts) for j in (0, 1))
             found.append(Drawn(int(n_rows), int(n_tokens), float(epochs)))
         return found
+
+    def rows_by_id(self) -> list[RowsById]:
+        return [_RowsOfAllLengths(domain, self.lengths) for domain in self.by_length]
 
     def _take(self, cursor: Cursor, n_steps: int) -> tuple[NDArray[np.int64], Cursor, Cursor]:
         """The lengths of the next steps, the cursor that they are planned from, and the cursor after them.
@@ -292,6 +295,27 @@ class LengthPlanner(Planner):
                     f"domain {domain.name!r} has weight {share / ROW:.6g} and not one row of "
                     f"{self.lengths[-1]} tokens; set its weight to 0 or shorten sequence_length"
                 )
+
+
+class _RowsOfAllLengths:
+    """A domain's rows by the ids that batches have; a block's number says of which length it is, too."""
+
+    def __init__(self, domain: DomainByLength, lengths: Sequence[int]) -> None:
+        self._packings = [bucket.packing for bucket in domain.buckets]
+        self._n_of_row = [lengths[-1] // length for length in lengths]
+
+    def block_of(self, row_id: int) -> int:
+        i, row = divmod(row_id, 1 << LENGTH_SHIFT)
+        return (i << LENGTH_SHIFT) + self._packings[i].block_of(row // self._n_of_row[i])
+
+    def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
+        i, block = divmod(block, 1 << LENGTH_SHIFT)
+        return self._packings[i].n_rows(epoch, block, compiled=compiled)
+
+    def rows(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> Segments:
+        i, block = divmod(block, 1 << LENGTH_SHIFT)
+        found = self._packings[i].rows(epoch, block, begin, end, compiled=compiled)
+        return found._replace(row_ids=found.row_ids * self._n_of_row[i] + (i << LENGTH_SHIFT))
 
 
 @lru_cache(maxsize=256)

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64
 from ..kernels.segments import document_spans
+from ..kernels.token_stream import TokenLayout
 from .orders import Order, stream_key
 from .packing import DocumentBlocks, Position, Segments, ranges
 

@@ -3,8 +3,11 @@
 Each reader yields the documents in their order, a bounded number of tokens at once, and reads nothing twice.
 """
 
+import bz2
+import gzip
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,14 @@ MEGATRON_DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8:
 MDS_DTYPES = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 32: "uint32", 33: "int32"} | {
     64: "uint64",
     65: "int64",
+}
+# Of MDS shards, by MosaicML's names: what gives n_bytes out of a file's.
+DECOMPRESSORS: dict[str, Callable[[bytes, int], bytes]] = {
+    "zstd": lambda data, n_bytes: pa.Codec("zstd").decompress(data, n_bytes).to_pybytes(),
+    "gz": lambda data, _: gzip.decompress(data),
+    "bz2": lambda data, _: bz2.decompress(data),
+    "br": lambda data, n_bytes: pa.Codec("brotli").decompress(data, n_bytes).to_pybytes(),
+    "snappy": lambda data, n_bytes: pa.Codec("snappy").decompress(data, n_bytes).to_pybytes(),
 }
 
 
@@ -108,8 +119,8 @@ def read_mds(folder: str | Path, column: str | None = None) -> Iterator[Document
     Args:
         column: of type ndarray, or bytes (int64, as LLM Foundry wrote them).
     Raises:
-        ValueError: a shard is missing, cut short, not MDS, compressed by other than zstd, or lacks the
-            column.
+        ValueError: a shard is missing, cut short, not MDS, compressed in another way than
+            those of DECOMPRESSORS, or lacks the column.
     Source: streaming/base/format/mds of mosaicml-streaming, version 2.
     """
     folder = Path(folder)
@@ -198,16 +209,24 @@ def _mds_bytes(folder: Path, shard: dict[str, Any]) -> tuple[bytes, Path]:
         data = path.read_bytes()
     elif zipped and (folder / zipped["basename"]).is_file():
         path = folder / zipped["basename"]
-        if not str(shard["compression"]).startswith("zstd"):
-            raise ValueError(
-                f"{path}: compressed by {shard['compression']!r}; zstd can be read, decompress others"
-            )
-        data = pa.Codec("zstd").decompress(path.read_bytes(), raw["bytes"]).to_pybytes()
+        data = _decompressed(path, str(shard["compression"]), raw["bytes"])
     else:
         raise ValueError(f"{path}: index.json names it and it is not there; copy it again")
     if len(data) != raw["bytes"]:
         raise ValueError(f"{path}: {len(data)} bytes, index.json says {raw['bytes']}; copy it again")
     return data, path
+
+
+def _decompressed(path: Path, compression: str, n_bytes: int) -> bytes:
+    """The n_bytes that a file holds, compressed by an algorithm and perhaps its level, as in "zstd:3"."""
+    algorithm = compression.partition(":")[0]
+    if algorithm not in DECOMPRESSORS:
+        known = ", ".join(DECOMPRESSORS)
+        raise ValueError(f"{path}: compressed by {compression!r}; {known} can be read, decompress others")
+    try:
+        return DECOMPRESSORS[algorithm](path.read_bytes(), n_bytes)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be decompressed ({error}); copy it again") from error
 
 
 def _mds_value(

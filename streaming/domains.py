@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ..kernels.gather import TokenLayout
+from ..kernels.token_stream import TokenLayout
 from .growth import Grown, Growth, after_appending
 from .manifest import StoredTokens
 from .orders import Order

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .manifest import StoredTokens
 from .orders import stream_key
-from .packing import Packing
+from .packing import RowsById
 from .rank_rows import RankRows
 from .residency import Residency
 
@@ -45,7 +45,7 @@ class Verifier:
     def __init__(
         self,
         stores: Mapping[str, StoredTokens],
-        packings: Sequence[Packing],
+        packings: Sequence[RowsById],
         residency: Residency,
         seed: int,
     ) -> None:

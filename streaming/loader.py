@@ -65,8 +65,8 @@ class StreamingLoader:
         seed: of the shuffles.
         packing: how documents become rows, "concat", "crop" or "best_fit" (packing.py), "vsl" or a `Vsl`:
             sequences of varying length, as many tokens in every batch (decomposition.py). With the last,
-            weights are for steps (no WeightSchedule, floors or ceilings), and `verify`, appended shards, a
-            policy and super-batches are not supported.
+            weights are for steps (no WeightSchedule, floors or ceilings), and appended shards, a policy and
+            super-batches are not supported.
         emit: the fields of a batch, of batch.py; input_ids among them.
         mask_boundaries: labels are -100 where the next token is another document's. False, for concat and
             crop: they are that token.
@@ -140,7 +140,7 @@ class StreamingLoader:
         self.packing, vsl, self._packing_saved = packing_of(packing)
         check_packing(self.packing, emit, mask_boundaries)
         if vsl is not None:
-            check_vsl(schedule=schedule, floors=floors, ceilings=ceilings, verify=verify, policy=policy)
+            check_vsl(schedule=schedule, floors=floors, ceilings=ceilings, policy=policy)
         if isinstance(weights, str | Path):
             weights, its_epochs = read_mixture(weights)
             max_epochs = its_epochs if max_epochs is None else max_epochs
@@ -186,8 +186,9 @@ class StreamingLoader:
             n_ahead=n_ahead + 1 if n_ahead else 0,
             pin_memory=pin_memory,
         )
-        packings = [domain.packing for domain in self._planner.domains]
-        self._verifier = Verifier(self._stores, packings, residency, seed) if verify else None
+        self._verifier = (
+            Verifier(self._stores, self._planner.rows_by_id(), residency, seed) if verify else None
+        )
         # Apart from the loader, which a thread that makes batches must not keep alive.
         self._maker = Maker(assembler, residency, self._verifier, rank, world_size)
         self._online: Online | None = None
@@ -445,7 +446,7 @@ class StreamingLoader:
             self._online.load_state_dict(state["online"], cursor.step)
         self._growths, self._planner.domains = growths, tuple(domains)
         if self._verifier is not None:
-            self._verifier.packings = [domain.packing for domain in domains]
+            self._verifier.packings = self._planner.rows_by_id()
         self._planner.schedule, self._planner.batch_sizes = schedule, batch_sizes
         self._superbatch_state = superbatches
         if superbatches is None:

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.bin_packing import best_fit_decreasing
-from ..kernels.gather import TokenLayout
 from ..kernels.permutation import mix64
-from ..kernels.segments import document_spans
+from ..kernels.segments import document_spans, split
+from ..kernels.token_stream import TokenLayout
 from .orders import Order, stream_key
 
 PackingName = Literal["concat", "crop", "best_fit", "vsl"]
@@ -53,12 +53,8 @@ class Segments(NamedTuple):
     lengths: NDArray[np.int64]  # (n_segments,)
 
 
-class Packing(Protocol):
-    """The rows of one domain."""
-
-    def n_blocks_in(self, epoch: int) -> int:
-        """Blocks of an epoch, one or more."""
-        ...
+class RowsById(Protocol):
+    """The rows of one domain, as their ids name them."""
 
     def n_rows(self, epoch: int, block: int, *, compiled: bool = True) -> int:
         """Rows of a block, which may have none."""
@@ -68,12 +64,20 @@ class Packing(Protocol):
         """Rows [begin, end) of a block, in the order in which they are drawn."""
         ...
 
-    def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
-        """Tokens of those rows, without padding."""
-        ...
-
     def block_of(self, row_id: int) -> int:
         """The block that a row lies in."""
+        ...
+
+
+class Packing(RowsById, Protocol):
+    """The rows of one domain, epoch by epoch."""
+
+    def n_blocks_in(self, epoch: int) -> int:
+        """Blocks of an epoch, one or more."""
+        ...
+
+    def n_tokens(self, epoch: int, block: int, begin: int, end: int, *, compiled: bool = True) -> int:
+        """Tokens of rows [begin, end) of a block, without padding."""
         ...
 
     def at_fraction(self, epoch: int, fraction: float, *, compiled: bool = True) -> tuple[int, int]:
@@ -304,7 +308,7 @@ class BestFit:
         starts, lengths = document_spans(self._stream, self._first_doc + docs, compiled=compiled)
         if not lengths.all():
             starts, lengths = starts[lengths > 0], lengths[lengths > 0]
-        starts, lengths = split(starts, lengths, self._length)
+        starts, lengths = split(starts, lengths, self._length, compiled=compiled)
         row_of, n_rows = best_fit_decreasing(lengths, self._length, compiled=compiled)
         # numpy sorts 16 bits by radix, ten times faster than 64.
         order = np.argsort(row_of.astype(np.uint16) if n_rows < 2**16 else row_of, kind="stable")
@@ -315,25 +319,6 @@ class BestFit:
         filled = np.bincount(row_of, lengths, minlength=n_rows).astype(np.int64)
         n_tokens = np.concatenate([[0], np.cumsum(filled[row_order])])
         return _Block(bounds, starts[order], lengths[order], row_order, n_tokens)
-
-
-def split(
-    starts: NDArray[np.int64], lengths: NDArray[np.int64], sequence_length: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Documents in pieces of at most `sequence_length` tokens, in order.
-
-    Args:
-        starts, lengths: int64, (n_docs,), of documents of one token or more.
-    Returns:
-        starts, lengths: int64, (n_pieces,).
-
-    >>> [pieces.tolist() for pieces in split(np.array([0, 4, 9]), np.array([4, 5, 6]), 4)]
-    [[0, 4, 9, 13], [4, 4, 4, 2]]
-    """
-    counts = np.maximum(1, -(-(lengths - 1) // sequence_length))
-    piece_of = ranges(np.zeros_like(counts), counts)
-    rest = np.repeat(lengths, counts) - piece_of * sequence_length
-    return np.repeat(starts, counts) + piece_of * sequence_length, np.minimum(rest, sequence_length)
 
 
 def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:

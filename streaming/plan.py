@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.apportion import ROW, apportion, largest_remainder
-from .packing import Packing, Position, epochs_at, first_position, following, ranges
+from .packing import Packing, Position, RowsById, epochs_at, first_position, following, ranges
 from .schedule import Ramp, bounded
 
 NO_LIMIT = 2**62  # rows; more than any run draws
@@ -221,6 +221,10 @@ class Planner:
     def advance(self, cursor: Cursor, n_steps: int) -> Cursor:
         """The cursor that `plan` returns, without the rows."""
         return self._draw(cursor, n_steps)[2]
+
+    def rows_by_id(self) -> Sequence[RowsById]:
+        """The rows of each domain, as batches name them."""
+        return [domain.packing for domain in self.domains]
 
     def _draw(
         self, cursor: Cursor, n_steps: int

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.gather import TokenStream
+from ..kernels.token_stream import TokenStream
 from .cache import Cache, Lease, NoRoom
 from .remote import RemoteShard
 from .shards import Shard, open_shard

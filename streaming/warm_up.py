@@ -7,10 +7,11 @@ import numpy as np
 from ..kernels.apportion import ROW, apportion
 from ..kernels.bin_packing import best_fit_decreasing
 from ..kernels.domain_sums import domain_sums
-from ..kernels.gather import RowArrays, TokenStream, gather
+from ..kernels.gather import RowArrays, gather
 from ..kernels.jit import InBackground
 from ..kernels.permutation import permute
-from ..kernels.segments import document_spans
+from ..kernels.segments import document_spans, split
+from ..kernels.token_stream import TokenStream
 
 
 def _load() -> None:
@@ -19,6 +20,7 @@ def _load() -> None:
     permute(one, 1, 0)
     apportion(np.array([ROW]), one, 1, one + 1)
     best_fit_decreasing(one + 1, 1)
+    split(one, one + 1, 1)
     domain_sums(one, np.zeros(1), one + 1, 1, unit=1, largest=1.0)
     dtypes: tuple[Any, ...] = (np.uint16, np.uint32)
     for dtype in dtypes:

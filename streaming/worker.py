@@ -16,8 +16,8 @@ from io import FileIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.gather import Tokens, TokenStream
 from ..kernels.segments import copy_segments
+from ..kernels.token_stream import Tokens, TokenStream
 from .residency import residency_of
 
 # How often a worker looks whether its loader still lives. (A process forked from the loader's holds the pipe

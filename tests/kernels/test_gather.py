@@ -3,14 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuvee.kernels.gather import (
-    IGNORED_LABEL,
-    RowArrays,
-    TokenStream,
-    gather,
-    gather_reference,
-)
+from cuvee.kernels.gather import IGNORED_LABEL, RowArrays, gather, gather_reference
 from cuvee.kernels.segments import copy_segments, document_spans
+from cuvee.kernels.token_stream import TokenStream
 
 PAD = 7
 

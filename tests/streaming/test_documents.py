@@ -1,5 +1,7 @@
 """Other formats' files, written here by their specifications, read as the documents that they hold."""
 
+import bz2
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +49,12 @@ def write_megatron(
     )
 
 
+COMPRESSORS = {"gz": gzip.compress, "bz2": bz2.compress} | {
+    name: lambda data, codec=codec: pa.Codec(codec).compress(data).to_pybytes()
+    for name, codec in {"zstd": "zstd", "br": "brotli", "snappy": "snappy"}.items()
+}
+
+
 def write_mds(
     folder: Path, documents: Sequence[Sequence[int]], encoding: str, compression: str | None = None
 ) -> None:
@@ -63,8 +71,9 @@ def write_mds(
         data = np.array([len(samples)], "<u4").tobytes() + ends.tobytes() + b"".join(samples)
         raw, zipped = {"basename": f"shard.{number:05d}.mds", "bytes": len(data), "hashes": {}}, None
         if compression:
-            packed = pa.Codec("zstd").compress(data).to_pybytes()
-            zipped = {"basename": f"{raw['basename']}.zstd", "bytes": len(packed), "hashes": {}}
+            algorithm = compression.partition(":")[0]
+            packed = COMPRESSORS[algorithm](data)
+            zipped = {"basename": f"{raw['basename']}.{algorithm}", "bytes": len(packed), "hashes": {}}
             (folder / str(zipped["basename"])).write_bytes(packed)
         else:
             (folder / str(raw["basename"])).write_bytes(data)
@@ -106,7 +115,7 @@ def test_a_megatron_document_of_several_sequences_is_one_document(tmp_path: Path
 
 
 @pytest.mark.parametrize("encoding", ["ndarray:uint16", "ndarray", "bytes"])
-@pytest.mark.parametrize("compression", [None, "zstd:3"])
+@pytest.mark.parametrize("compression", [None, "zstd:3", "gz:9", "bz2", "br:11", "snappy"])
 def test_mosaics_samples(encoding: str, compression: str | None, tmp_path: Path) -> None:
     filled = [document for document in DOCUMENTS if document]  # MDS has no empty arrays
     write_mds(tmp_path / "mds", filled, encoding, compression)
@@ -173,6 +182,20 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "mds/shard.00000.mds").unlink()
     with pytest.raises(ValueError, match=r"shard\.00000\.mds: index\.json names it and it is not there"):
         read(tmp_path / "mds")
+
+
+def test_a_compressed_shard_that_is_cut_short_or_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    for algorithm in COMPRESSORS:
+        folder = tmp_path / algorithm
+        write_mds(folder, [[1, 2, 3]], "bytes", algorithm)
+        path = folder / f"shard.00000.mds.{algorithm}"
+        path.write_bytes(path.read_bytes()[:-9])
+        with pytest.raises(ValueError, match=rf"shard\.00000\.mds\.{algorithm}: cannot be decompressed"):
+            read(folder)
+    index = (folder / "index.json").read_text().replace('"snappy"', '"lzo"')
+    (folder / "index.json").write_text(index)
+    with pytest.raises(ValueError, match="compressed by 'lzo'; zstd, gz, bz2, br, snappy can be read"):
+        read(folder)
 
 
 def test_columns_that_hold_no_tokens_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cuvee.streaming import StreamingLoader
+from cuvee.streaming.decomposition import Vsl
 
 L = 8
 
@@ -34,10 +35,11 @@ def loader(sources, **options) -> StreamingLoader:
 
 
 def rows(batches, n: int) -> list[list[int]]:
-    return [row for batch in itertools.islice(batches, n) for row in batch.input_ids.tolist()]
+    """Of the plan: with vsl each is several sequences."""
+    return [row for batch in itertools.islice(batches, n) for row in batch.input_ids.view(-1, L).tolist()]
 
 
-@pytest.mark.parametrize("packing", ["concat", "crop", "best_fit"])
+@pytest.mark.parametrize("packing", ["concat", "crop", "best_fit", Vsl(min_length=2)], ids=str)
 def test_rows_of_a_corrupt_shard_are_replaced_and_the_others_stay(sources, packing, caplog) -> None:
     expected = rows(loader(sources, packing=packing), 20)
     corrupt(sources["code"], 1)
@@ -57,12 +59,13 @@ def test_rows_of_a_corrupt_shard_are_replaced_and_the_others_stay(sources, packi
     assert "train-00001.arrow: its contents do not match its checksum" in caplog.text
 
 
-def test_replacements_are_the_same_after_a_resume_at_any_world_size_and_executor(sources) -> None:
+@pytest.mark.parametrize("packing", ["concat", Vsl(min_length=2)], ids=str)
+def test_replacements_are_the_same_after_a_resume_at_any_world_size_and_executor(sources, packing) -> None:
     corrupt(sources["web"], 0)
-    undisturbed = rows(loader(sources), 20)
-    running = loader(sources, prefetch=2)
+    undisturbed = rows(loader(sources, packing=packing), 20)
+    running = loader(sources, packing=packing, prefetch=2)
     assert rows(running, 7) == undisturbed[:42]
-    ranks = [loader(sources, rank=rank, world_size=2, workers=rank) for rank in range(2)]
+    ranks = [loader(sources, packing=packing, rank=rank, world_size=2, workers=rank) for rank in range(2)]
     for rank in ranks:
         rank.load_state_dict(running.state_dict())
     for step in range(7, 15):

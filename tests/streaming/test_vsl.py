@@ -238,7 +238,6 @@ def test_a_state_of_eight_domains_takes_less_than_4_kilobytes(corpus, write_stor
         ({"sequence_length": 12}, "sequence_length is 12; vsl takes a power of two of min_length"),
         ({"packing": "vsl"}, r"sequence_length is 16; .* of min_length \(256\) or more"),
         ({"mask_boundaries": False}, "mask_boundaries: vsl puts documents side by side"),
-        ({"verify": True}, "verify: not supported with packing 'vsl'"),
         ({"floors": {"web": 0.1}}, "floors: not supported with packing 'vsl'"),
         ({"sequence_length": 1 << 14}, "domain 'code' has weight 0.4 and not one row of 16384 tokens"),
     ],
