@@ -55,7 +55,7 @@ def _counted(name: str) -> Callable[..., Any]:
 
 
 full_mask = cast(Callable[[NDArray[np.uint8], int, int, int], np.uint64], intrinsic(_full_mask))
-"""The bytes of data[i:i + 64] from `first` to `last`; all of them must be there."""
+"""The bytes of data[i:i + 64] from `first` to `last`, round 255 if `last` is less; all must be there."""
 n_ones = cast(Callable[[np.uint64], int], intrinsic(_counted("ctpop")))
 """How many bytes a mask has."""
 first_one = cast(Callable[[np.uint64], int], intrinsic(_counted("cttz")))
@@ -64,7 +64,8 @@ first_one = cast(Callable[[np.uint64], int], intrinsic(_counted("cttz")))
 
 @inlined
 def in_range(data: NDArray[np.uint8], i: int, first: int, last: int) -> np.uint64:
-    """The bytes of data[i:i + 64] from `first` to `last`; those behind the end of `data` are none of them.
+    """The bytes of data[i:i + 64] from `first` to `last`, round 255 if `last` is less; those behind the end
+    of `data` are none of them.
 
     `data` has `WIDTH` bytes or more (`wide`).
     """
@@ -101,6 +102,18 @@ def first_white(data: NDArray[np.uint8], i: int, end: int) -> int:
     """The first white space of ASCII in data[i:end]; `end` if there is none."""
     while i < end:
         found = first_one(white_bytes(data, i))
+        i += found
+        if found < WIDTH:
+            break
+    return min(i, end)
+
+
+@inlined
+def first_in_range(data: NDArray[np.uint8], i: int, end: int, first: int, last: int) -> int:
+    """The first byte of data[i:end] from `first` to `last`, round 255 if `last` is less; `end` if there is
+    none."""
+    while i < end:
+        found = first_one(in_range(data, i, first, last))
         i += found
         if found < WIDTH:
             break

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .eight_bytes import first_below
+from .byte_masks import first_in_range, wide
 from .jit import inlined, read_only, uncounted
 from .pieces import strip
 from .short_hash import copy
@@ -96,6 +96,7 @@ def c4_lines(
     (long words,
         citations, policies) are those of its code in tensorflow_datasets, as datatrove has them.
     """
+    data = wide(data)
     tables = unicode_tables()
     classes = word_classes()
     breaks = tables.flags[:256] & LINE_BREAK != 0
@@ -201,7 +202,7 @@ def _c4_lines(
         text = data[:end]
         while i < end:
             line = i
-            i = _line_end(text, i, end, page, flags, breaks)
+            i = _line_end(data, i, end, page, flags, breaks)
             start, stop = strip(text, line, i, word_page, entries)
             if i < end:
                 is_pair = text[i] == _CR and i + 1 < end and text[i + 1] == _LF
@@ -279,14 +280,14 @@ def _line_end(
     breaks: NDArray[np.bool_],
 ) -> int:
     """The first byte of the line break that ends the line at byte i, or `end`."""
-    i = first_below(data, i, end, 0x20)
+    i = first_in_range(data, i, end, 0x80, 0x1F)
     while i < end and not breaks[data[i]]:
         following = i + 1
         if data[i] >= 0x80:
-            code, following = decode(data, i)
+            code, following = decode(data[:end], i)
             if flags[entry(page, code)] & LINE_BREAK:
                 break
-        i = first_below(data, following, end, 0x20)
+        i = first_in_range(data, following, end, 0x80, 0x1F)
     return i
 
 

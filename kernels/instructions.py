@@ -34,6 +34,17 @@ def _first_bit(_context: Any, word: Any) -> tuple[Any, Any]:
     return word(word), generate
 
 
+def _folded_product(_context: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        high = builder.lshr(product, ir.Constant(wide, 64))
+        return builder.trunc(builder.xor(product, high), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
 pointer: Any = intrinsic(_pointer)  # of an address: carray takes it
 prefetch: Any = intrinsic(_prefetch)  # of an address: its cache line is on its way while other work is done
+folded_product: Any = intrinsic(_folded_product)  # of two words: the two halves of their product, xor-ed
 first_bit: Any = intrinsic(_first_bit)  # the lowest one that is set, of a word that is not 0

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .eight_bytes import first_beyond_ascii, first_equal
+from .byte_masks import WIDTH, below, first_in_range, in_range, n_ones, wide
 from .grouping import group
-from .jit import inlined, uncounted
-from .short_hash import short_hash
+from .jit import inlined, read_only, uncounted
+from .short_hash import line_hash
 from .unicode_tables import decode
 from .word_classes import TERMINAL, TERMINAL_PUNCTUATION, WHITE, word_classes
 
@@ -62,6 +62,7 @@ def pieces(
         short_characters: a piece of at most so many code points is short.
     """
     page, entries = word_classes()
+    data, offsets = read_only(wide(data), offsets)
     how = (cut.n_breaks, cut.greedy, cut.strip_text, cut.strip_pieces, cut.skip_blank)
     room = _most_pieces(data, offsets)
     keys, characters = np.empty(room, np.uint64), np.empty(room, np.int64)
@@ -105,8 +106,8 @@ def _most_pieces(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> int:
     most = 0
     for d in range(len(offsets) - 1):
         n_newlines = 0
-        for i in range(offsets[d], offsets[d + 1]):
-            n_newlines += data[np.uint64(i)] == _LF
+        for i in range(offsets[d], offsets[d + 1], WIDTH):
+            n_newlines += n_ones(in_range(data, i, _LF, _LF) & below(offsets[d + 1] - i))
         most = max(most, n_newlines)
     return most + 1
 
@@ -142,7 +143,7 @@ def _pieces(
             if strip_pieces:
                 a, b = strip(data, a, b, page, entries)
             if not skip_blank or not is_blank(data, a, b, page, entries):
-                keys[n] = short_hash(data, a, b - a)
+                keys[n] = line_hash(data, a, b - a)
                 length, last = _length_and_last(data, a, b)
                 characters[n] = length
                 counts[d, 1] += length
@@ -166,9 +167,9 @@ def _pieces(
 @inlined
 def _next_cut(data: NDArray[np.uint8], i: int, end: int, n_breaks: int) -> int:
     """Where the next `n_breaks` newlines begin, or `end`."""
-    i = first_equal(data, i, end, _LF)
+    i = first_in_range(data, i, end, _LF, _LF)
     while n_breaks == 2 and i < end and not (i + 1 < end and data[i + 1] == _LF):
-        i = first_equal(data, i + 1, end, _LF)
+        i = first_in_range(data, i + 1, end, _LF, _LF)
     return i
 
 
@@ -178,7 +179,7 @@ def _length_and_last(data: NDArray[np.uint8], start: int, end: int) -> tuple[int
     text, n_extra, i = data[:end], 0, start
     last = int(data[end - 1]) if start < end else -1
     while i < end:
-        i = first_beyond_ascii(data, i, end)
+        i = first_in_range(data, i, end, 0x80, 0xFF)
         if i < end:
             code, following = decode(text, i)
             n_extra += following - i - 1

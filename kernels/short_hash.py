@@ -4,13 +4,16 @@ abroad."""
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import inlined
+from .instructions import folded_product
+from .jit import inlined, uncounted
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)
 SEED = _K2
 """The hash of no bytes; `mix(n_bytes * SEED, word)` is that of eight bytes or fewer."""
 N_OUTLINES = 1 << 15
+_FIRST = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+"""A number's first n bytes, all bits set."""
 
 
 @inlined
@@ -39,6 +42,27 @@ def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
 
 
 @inlined
+def line_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
+    """64 bits of data[start:start + n_bytes], as `short_hash` does; fewer steps for what is long.
+
+    What two multiplications of 64 bits do there, the halves of one product of 128 bits do here.
+    """
+    h, other = np.uint64(n_bytes) * SEED, _K1
+    i, end = start, start + n_bytes
+    while i + 32 <= end:
+        h = folded_product(load8(data, i) ^ _K1, load8(data, i + 8) ^ h)
+        other = folded_product(load8(data, i + 16) ^ _K2, load8(data, i + 24) ^ other)
+        i += 32
+    h = mix(h, other)
+    while i + 8 <= end:
+        h = mix(h, load8(data, i))
+        i += 8
+    if i < end:
+        h = mix(h, load_few(data, i, end - i))
+    return h
+
+
+@inlined
 def outline(first: int, last: int, n_bytes: int) -> int:
     """What a word is like at a glance, below `N_OUTLINES`: five bits of its first and last byte and of its
     length.
@@ -57,6 +81,27 @@ def load_few(data: NDArray[np.uint8], i: int, n_bytes: int) -> np.uint64:
     for k in range(n_bytes):
         word |= np.uint64(data[i + k]) << np.uint64(8 * k)
     return word
+
+
+@inlined
+def first_sixteen(data: NDArray[np.uint8], i: int, n_bytes: int) -> tuple[np.uint64, np.uint64]:
+    """data[i:i + n_bytes], of which only the first sixteen bytes, as two little-endian numbers; without a
+    branch, but at the end of `data`."""
+    if i + 16 > len(data):
+        return _last_bytes(data, i, n_bytes)
+    n_low = np.uint64(min(n_bytes, 8))
+    n_high = np.uint64(min(n_bytes, 16) - n_low)
+    return load8(data, i) & _FIRST[n_low], load8(data, i + 8) & _FIRST[n_high]
+
+
+@uncounted
+def _last_bytes(data: NDArray[np.uint8], i: int, n_bytes: int) -> tuple[np.uint64, np.uint64]:
+    low, high = np.uint64(0), np.uint64(0)
+    for k in range(min(n_bytes, 8)):
+        low |= np.uint64(data[i + k]) << np.uint64(8 * k)
+    for k in range(8, min(n_bytes, 16)):
+        high |= np.uint64(data[i + k]) << np.uint64(8 * k - 64)
+    return low, high
 
 
 @inlined

@@ -1,11 +1,11 @@
 """Where the words of a document are: one pass over its bytes, for all who look at words.
 
-==============
-==================================================================================================
-`whitespace`   what ``str.split`` gives `uax29`        segments between the word boundaries of UAX #29 that
-hold a letter, a number, kana or an ideograph `english`      the tokens of spaCy's blank English tokenizer,
-punctuation marks included (`english_words`) ==============
-==================================================================================================
+==============  ==========================================================================================
+`whitespace`    what ``str.split`` gives
+`uax29`         segments between the word boundaries of UAX #29 that hold a letter, a number, kana or an
+                ideograph
+`english`       the tokens of spaCy's blank English tokenizer, punctuation marks included (`english_words`)
+==============  ==========================================================================================
 
 A script without spaces: `whitespace` and `english` take a whole phrase for one word, as their models do;
 `uax29` makes each letter of Thai, Lao, Khmer, Myanmar, Han, hiragana a word of its own, with its marks (UAX

@@ -1,8 +1,13 @@
-"""Kernels between processes."""
+"""How kernels are compiled: by whom, and without what."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cuvee.kernels.jit import kernel, uncounted
 
 MODULE = """
 from cuvee.kernels.jit import inlined, kernel
@@ -30,6 +35,19 @@ while not Path(sys.argv[2]).exists():
 assert steps(27) == 111
 print(sum(steps.stats.cache_misses.values()), sum(half.stats.cache_misses.values()))
 """
+# Of a function without a file nothing is cached, neither its code nor, under one name, how it was compiled.
+ALTERNATING_SUM = """
+def alternating_sum(a, b):
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i]
+        a, b = b, a  # an array gets a name in a loop: a counted kernel counts a reference
+    return total
+"""
+ONES = """
+def ones(n):
+    return np.ones(n).sum()
+"""
 
 
 def test_a_kernel_that_two_processes_need_at_once_is_compiled_by_one(tmp_path: Path) -> None:
@@ -44,3 +62,28 @@ def test_a_kernel_that_two_processes_need_at_once_is_compiled_by_one(tmp_path: P
     answers = [process.communicate(timeout=120)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(answers) == [["0", "0"], ["1", "1"]]
+
+
+def _function(source):
+    names = {"np": np}
+    exec(source, names)
+    return names[source.split("(")[0].split()[-1]]
+
+
+def _n_counts(compiled):
+    return sum(code.count("NRT_incref") for code in compiled.inspect_llvm().values())
+
+
+def test_an_uncounted_kernel_gives_what_a_counted_one_gives_and_counts_no_reference():
+    a, b = np.arange(7.0), np.full(7, 0.5)
+    function = _function(ALTERNATING_SUM)
+    counted, without = kernel(function), uncounted(function)
+    assert without(a, b) == counted(a, b) == function(a, b) == 13.5
+    assert _n_counts(counted) > 0
+    assert _n_counts(without) == 0, "numba's private option _nrt no longer does what uncounted needs"
+
+
+def test_an_uncounted_kernel_cannot_make_an_array():
+    assert kernel(_function(ONES))(3) == 3
+    with pytest.raises(Exception, match="No implementation of function"):
+        uncounted(_function(ONES))(3)

@@ -55,6 +55,42 @@ def test_the_most_frequent_ngram_is_found_among_those_that_share_its_cell(counti
     np.testing.assert_array_equal(ngram_repetition(data, found, counting)[0], expected[0])
 
 
+@given(
+    texts=st.lists(
+        st.lists(
+            st.sampled_from(["a", "ab", "ba", "b" * 7, "b" * 8, "a" * 16, "a" * 17, "ab" * 30, "é" * 9])
+        ).map(lambda words: " ".join(words * 2)),
+        max_size=3,
+    ),
+    counting=st.sampled_from(["later", "all"]),
+)
+def test_kernel_and_reference_agree_on_words_of_any_length(texts, counting):
+    data, offsets = _column(texts)
+    found = words(data, offsets, "whitespace")
+    expected = ngram_repetition_reference(data, found, counting)
+    np.testing.assert_array_equal(ngram_repetition(data, found, counting)[0], expected[0])
+
+
+def test_ngrams_are_met_again_wherever_words_end_in_them():
+    texts = ["alpha beta gamma delta epsilon zeta", "al phabeta gam madelta epsilon zeta", "one two"]
+    data, offsets = _column([" ".join(texts)])
+    found = words(data, offsets, "whitespace")
+    later, _ = ngram_repetition(data, found, "later")
+    np.testing.assert_array_equal(later, ngram_repetition_reference(data, found, "later")[0])
+    assert later[0, 3] == len("alphabetagammadeltaepsilon")
+    assert later[0, 4] == len("alphabetagammadeltaepsilonzeta")
+
+
+def test_ngrams_that_differ_in_their_middle_alone_are_not_the_same():
+    ngrams = [f"beginning alike but {word} at the very end" for word in ("differs", "changes", "differs")]
+    data, offsets = _column([" ".join(ngrams), " ".join(ngrams[:2])])
+    found = words(data, offsets, "whitespace")
+    later, _ = ngram_repetition(data, found, "later")
+    np.testing.assert_array_equal(later, ngram_repetition_reference(data, found, "later")[0])
+    # The 8-grams from "beginning" on have the same ends and lengths.
+    assert later[:, 6].tolist() == [len("beginningalikebutdiffersattheveryend"), 0]
+
+
 @pytest.mark.parametrize("cut", CUTS)
 @given(texts=st.lists(LINES.map("\n".join), max_size=3), short=st.integers(0, 5))
 def test_kernel_and_reference_agree_on_pieces(cut, texts, short):
