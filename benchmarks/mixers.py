@@ -30,6 +30,7 @@ from rich.table import Table  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
 
 from benchmarks.mixers_regret import regret  # noqa: E402
+from benchmarks.mixers_replay import replay  # noqa: E402
 from cuvee.mixing import (  # noqa: E402
     Fidelity,
     Mixer,
@@ -95,9 +96,10 @@ def main() -> None:
     figures["transfer"] = transfer(fitted["ensemble"], large)
     figures["optimum"] = optimum(fitted["gaussian_process"], train, test, arguments.tables)
     figures["regret"] = regret(arguments.quick)
+    figures["replay"] = dict(replay(arguments.tables, arguments.quick))
     if not arguments.no_zero and CORPUS.is_dir():
         figures["zero"] = fidelity_zero(arguments.quick)
-    for key in ("rho_by_n_runs", "transfer", "optimum", "regret", "zero"):
+    for key in ("rho_by_n_runs", "transfer", "optimum", "regret", "replay", "zero"):
         if key in figures:
             console.print(f"\n{key}", style="bold")
             console.print_json(data=figures[key])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from benchmarks.synthetic import TRUST_REGION, SyntheticSurface
-from cuvee.mixing import Fidelity, RunTable, Search, SearchArguments
+from cuvee.mixing import Fidelity, MultiFidelityMixer, RunTable, Search, SearchArguments, recommend
 from cuvee.mixing.design import sample_design
 from cuvee.mixing.gaussian_process import GaussianProcessMixer
 from cuvee.mixing.regression import RegMixMixer
@@ -68,6 +68,7 @@ def regret(quick: bool = False, first_seed: int = 0, cases: Sequence[str] = tupl
 def _strategies(n_runs: int) -> dict[str, Strategy]:
     return {
         "random": partial(_random, n_runs=n_runs),
+        "surrogate_of_random": partial(_surrogate_of_random, n_runs=n_runs),
         "regmix": partial(_regmix, n_runs=n_runs, fidelity=0),
         "expected_improvement": partial(_expected_improvement, n_runs=n_runs),
         "search": partial(_search, costs=(1.0,), budget=float(n_runs), n_parallel=1),
@@ -92,8 +93,13 @@ def _compare(surfaces: list[SyntheticSurface], strategies: dict[str, Strategy]) 
         rows.append({name: surface.regret(run(surface, surface.seed)) for name, run in strategies.items()})
         shown = ", ".join(f"{name} {value:.3f}" for name, value in rows[-1].items())
         print(f"{surface.n_domains} domains, seed {surface.seed}: {shown}", file=sys.stderr, flush=True)
-    regrets = {name: np.array([row[name] for row in rows]) for name in strategies}
-    searches = [name for name in strategies if name.startswith("search")]
+    return compared(rows)
+
+
+def compared(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Of regrets by strategy, one row a seed: mean, interval, median, and how often a search is better."""
+    regrets = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    searches = [name for name in regrets if name.startswith("search")]
     return {
         name: {
             "mean": float(values.mean()),
@@ -126,6 +132,17 @@ def _random(surface: SyntheticSurface, seed: int, n_runs: int) -> Floats:
     return np.asarray(weights[np.argmin(_runs(surface, weights, None, seed))])
 
 
+def _surrogate_of_random(surface: SyntheticSurface, seed: int, n_runs: int) -> Floats:
+    """What our surrogate recommends after the same design: the search without its proposals."""
+    weights = _design(surface, n_runs, seed)
+    losses = np.array([surface.run(w, None, 1000 * seed + i) for i, w in enumerate(weights)])
+    names = tuple(map(str, range(surface.n_domains)))
+    runs = RunTable(weights, names, losses, tuple("abc"), seed=np.arange(n_runs))
+    mixer = MultiFidelityMixer(n_threads=1).fit(runs)
+    found = recommend(mixer, surface.natural, trust_region=TRUST_REGION, seed=seed)
+    return np.array(list(found.candidate.values()))
+
+
 def _regmix(surface: SyntheticSurface, seed: int, n_runs: int, fidelity: int) -> Floats:
     """One design, boosted trees, the average of the best 128 of 20,000 random mixtures."""
     weights = _design(surface, n_runs, seed)
@@ -150,13 +167,18 @@ def _expected_improvement(surface: SyntheticSurface, seed: int, n_runs: int) -> 
         process = GaussianProcessMixer(noise="constant", n_threads=1).fit(runs)
         drawn = rng.dirichlet(surface.n_domains * surface.natural, 1000)
         candidates = surface.region.pull_all(drawn)
-        predicted = process.predict(candidates)
-        mean, std = predicted.mean[:, 0], predicted.std[:, 0]
-        z = (losses.min() - mean) / std
-        chosen = candidates[np.argmax(std * (z * norm.cdf(z) + norm.pdf(z)))]
+        chosen = candidates[np.argmax(improvement(process, candidates, losses.min()))]
         weights = np.vstack([weights, chosen])
         losses = np.append(losses, surface.run(chosen, None, 1000 * seed + i).mean())
     return np.asarray(weights[np.argmin(losses)])
+
+
+def improvement(process: GaussianProcessMixer, candidates: Floats, best: float) -> Floats:
+    """Expected improvement of a run on each candidate over the best observed loss, (M,)."""
+    predicted = process.predict(candidates)
+    mean, std = predicted.mean[:, 0], predicted.std[:, 0]
+    z = (best - mean) / std
+    return np.asarray(std * (z * norm.cdf(z) + norm.pdf(z)))
 
 
 def _search(

@@ -178,18 +178,20 @@ class _ProcessKernel(Kernel):  # type: ignore[misc]
         a, b = self._standardised(x1), self._standardised(x2)
         at_a, at_b = x1[..., -1].long(), x2[..., -1].long()
         if diag:
-            return self._covariance(((a - b) / self.lengthscales).square().sum(-1), a * b, at_a, at_b)
+            return self._covariance(a, b, at_a, at_b)
         a, b, at_a, at_b = a.unsqueeze(-2), b.unsqueeze(-3), at_a.unsqueeze(-1), at_b.unsqueeze(-2)
-        return self._covariance(((a - b) / self.lengthscales).square().sum(-1), a * b, at_a, at_b)
+        return self._covariance(a, b, at_a, at_b)
 
     def _standardised(self, inputs: Any) -> Any:
         w = inputs[..., :-1].clamp_min(0.0)
         features = (w + LOWEST).sqrt() - LOWEST**0.5 if self.transform == "sqrt" else (w + LOG_OFFSET).log()
         return (features - self.centre) / self.feature_scale
 
-    def _covariance(self, d2: Any, products: Any, at_a: Any, at_b: Any) -> Any:
+    def _covariance(self, a: Any, b: Any, at_a: Any, at_b: Any) -> Any:
         signal, linear, constant = self.variances
+        d2 = ((a - b) / self.lengthscales).square().sum(-1)
+        products = ((a * b).sum(-1) + a.sum(-1) * b.sum(-1)) / (2 * a.shape[-1])
         r = SQRT5 * (d2 + 1e-18).sqrt()
         matern = (1 + r + r * r / 3) * (-r).exp()
-        own = signal * matern + linear * products.mean(-1)
+        own = signal * matern + linear * products
         return self.coupling[at_a, at_b] * own + constant * (at_a == at_b)

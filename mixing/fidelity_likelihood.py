@@ -13,7 +13,11 @@ from scipy.optimize import minimize
 from .marginal_likelihood import (
     LEVEL_STD,
     SQRT5,
+    finite_or_worthless,
     inverse_of_factor,
+    linear_kernel,
+    linear_variance,
+    noise_bounds,
     prior,
     squared_distances,
 )
@@ -73,8 +77,8 @@ class Ladder:
 class FidelityHyperparameters:
     """Of Cov = s_l s_m R_lm k(x, x') + 4 [l = m] and noise s_l^2 n2 exp(e_l + level @ b), standardised data.
 
-    k(x, x') = signal Matern-5/2 + (linear / K) x.x', R_lm = exp(-sum_a decay_a |log ratio_a|), log s_l =
-    sum_a exponent_a log ratio_a + d_l.
+    k(x, x') = signal Matern-5/2 + linear l(x, x'), l the `linear_kernel`, R_lm = exp(-sum_a decay_a |log
+    ratio_a|), log s_l = sum_a exponent_a log ratio_a + d_l.
 
     Attributes:
         log_lengthscales: float64, (K,).
@@ -133,7 +137,7 @@ class FidelityHyperparameters:
         scales = np.exp(-self.log_lengthscales)
         r = SQRT5 * np.sqrt(squared_distances(a * scales, b * scales))
         matern = (1 + r + r * r / 3) * np.exp(-r)
-        return np.asarray(self.signal * matern + self.linear / a.shape[1] * (a @ b.T))
+        return np.asarray(self.signal * matern + self.linear * linear_kernel(a, b))
 
     def covariance(self, a: Floats, at_a: Integers, b: Floats, at_b: Integers, ladder: Ladder) -> Floats:
         """Between the expected metrics of mixtures a at fidelities at_a and b at fidelities at_b: (n, m)."""
@@ -144,7 +148,7 @@ class FidelityHyperparameters:
 
     def variance(self, a: Floats, at_a: Integers, ladder: Ladder) -> Floats:
         """The diagonal of `covariance(a, at_a, a, at_a)`: (n,)."""
-        prior_variance = self.signal + self.linear * np.mean(a * a, axis=1)
+        prior_variance = self.signal + self.linear * linear_variance(a)
         return np.asarray(self.scales(ladder)[at_a] ** 2 * prior_variance + CONSTANT_VARIANCE)
 
 
@@ -184,7 +188,7 @@ class FidelityPosterior:
 
     def __init__(self, x: Floats, fidelity: Integers, y: Floats, level: Floats, ladder: Ladder) -> None:
         self.x, self.fidelity, self.y, self.level, self.ladder = x, fidelity, y, level, ladder
-        self._products = x @ x.T / x.shape[1]
+        self._products = linear_kernel(x, x)
         self._pairs = (fidelity[:, None], fidelity[None, :])
         self._constant = CONSTANT_VARIANCE * (self._pairs[0] == self._pairs[1])
         self._apart = [distance[self._pairs] for distance in ladder.distances]
@@ -193,11 +197,7 @@ class FidelityPosterior:
 
     def __call__(self, theta: Floats) -> tuple[float, Floats]:
         """The value and gradient at theta; 1e10 where no finite covariance has a Cholesky factor."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            value, gradient = self._evaluate(theta)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return 1e10, np.zeros_like(theta)
-        return value, gradient
+        return finite_or_worthless(self._evaluate, theta)
 
     def _evaluate(self, theta: Floats) -> tuple[float, Floats]:
         n, k = self.x.shape
@@ -251,8 +251,9 @@ def most_probable_fidelities(
     if start is not None:
         theta[: len(start)] = start
     options = {"maxiter": 150, "ftol": 1e-6, "gtol": 1e-3}
-    objective = FidelityPosterior(x, fidelity, y, level, ladder)
-    return np.asarray(minimize(objective, theta, jac=True, method="L-BFGS-B", options=options).x)
+    objective, bounds = FidelityPosterior(x, fidelity, y, level, ladder), noise_bounds(x.shape[1], len(theta))
+    found = minimize(objective, theta, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return np.asarray(found.x)
 
 
 def _free(ladder: Ladder) -> Integers:

@@ -13,7 +13,12 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import f as f_distribution
 from threadpoolctl import threadpool_limits
 
-from .marginal_likelihood import CONSTANT_VARIANCE, Hyperparameters, most_probable
+from .marginal_likelihood import (
+    CONSTANT_VARIANCE,
+    Hyperparameters,
+    correlated_slopes,
+    most_probable,
+)
 from .mixer import (
     Fidelity,
     Floats,
@@ -42,11 +47,12 @@ LOG_OFFSET = 1e-3
 class GaussianProcessMixer(Proposing):
     """Per metric, loss(w) = constant + linear trend + Matern-5/2 process, of transformed weights, + noise.
 
-    Each domain has its own length-scale; all hyperparameters are the most probable ones under weak priors
-    (`marginal_likelihood.prior`), by gradients in closed form. Runs of a poor mixture repeat less well than
-    those of a good one, so the noise's variance is n2 exp(b1 z + b2 z^2) with z the standardised
-    leave-one-out prediction of a first fit with constant noise. Standard deviations are scaled to the
-    leave-one-out errors (`mixer.spread_of`).
+    Each domain has its own length-scale, and its slope in the trend is a common one plus its own: fewer runs
+    than domains still tell what spreading the weights is worth. All hyperparameters are the most probable
+    ones under weak priors (`marginal_likelihood.prior`), by gradients in closed form. Runs of a poor mixture
+    repeat less well than those of a good one, so the noise's variance is n2 exp(b1 z + b2 z^2) with z the
+    standardised leave-one-out prediction of a first fit with constant noise. Standard deviations are scaled
+    to the leave-one-out errors (`mixer.spread_of`).
 
     Between metrics, uncertainties are correlated as the standardised leave-one-out errors are.
 
@@ -229,14 +235,14 @@ class _Process:
             normals: float64, (2 F + K + 1 + n, n_draws).
         """
         scaled = (frequencies * np.exp(-self.h.log_lengthscales)).T
-        n_prior = len(normals) - len(self.y)
+        n_prior, n_waves = len(normals) - len(self.y), 2 * len(frequencies)
+        slopes = np.sqrt(self.h.linear) * correlated_slopes(normals[n_waves : n_prior - 1])
 
         def prior(x: Floats) -> Floats:
             phase = x @ scaled
             waves = np.sqrt(self.h.signal / len(frequencies)) * np.hstack([np.cos(phase), np.sin(phase)])
-            trend = np.sqrt(self.h.linear / x.shape[1]) * x
-            constant = np.full((len(x), 1), np.sqrt(CONSTANT_VARIANCE))
-            return np.asarray(np.hstack([waves, trend, constant]) @ normals[:n_prior])
+            constant = np.sqrt(CONSTANT_VARIANCE) * normals[n_prior - 1]
+            return np.asarray(waves @ normals[:n_waves] + x @ slopes + constant)
 
         noise = np.sqrt(self.noise)[:, None] * normals[n_prior:]
         correction = self.inverse @ (self.y[:, None] - prior(self.x) - noise)

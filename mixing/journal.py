@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .multi_fidelity import FidelityTrend
 from .search import Search, Trial
-from .search_arguments import Record, SearchArguments
+from .search_arguments import EARLIER, VERSION, Record, SearchArguments
 
 
 class SearchJournal:
@@ -18,13 +18,15 @@ class SearchJournal:
 
     The first line holds the arguments, every other one a trial, a result or a failure. A line counts once its
     newline is there: half a line, left by a kill or a full disk, is cut off when the journal is opened again,
-    and since `Search.ask` is a pure function of the lines before, the same line is written in its place.
+    and since `Search.ask` is a pure function of the lines before, the same line is written in its place. A
+    journal begun by an earlier version is continued by this one's rules, and `notes` says so.
 
     One process at a time may write; `pipeline` holds its run directory for that.
 
     Attributes:
         rounds: numbers of the trials that were asked for one after another, without a result in between.
         is_telling: the last line is a result, and others are awaited.
+        notes: what a person should know: the journal began with an earlier version's rules.
 
     Args:
         path: of the file; made with its first line if it is not there.
@@ -50,6 +52,7 @@ class SearchJournal:
         if arguments is not None:
             self._check_same(arguments.to_record(), found.to_record())
         self.search = Search(found, trend=trend)
+        self.notes = _notes(records[0])
         self.rounds: list[list[int]] = []
         self.is_telling = False
         self._asking = False
@@ -131,6 +134,16 @@ class SearchJournal:
         except (ValueError, KeyError, TypeError) as error:
             what = f"the record lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{self.path}:{line}: {what}") from error
+
+
+def _notes(record: Record) -> tuple[str, ...]:
+    version = record["version"]
+    if version == VERSION:
+        return ()
+    return (
+        f"the search began with version {version} of the rules ({EARLIER[version]}); its trials and results "
+        f"count, and trials asked for from now on are those of version {VERSION}.",
+    )
 
 
 def _parse(line: bytes) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,15 @@ CONSTANT_VARIANCE = 1.0  # of the mean, in units of the metric's variance
 OWN_STD = 1.0  # of one log length-scale around their common one; sqrt 3 of each in all
 SCALE_STD = 1.5  # of the log variances a priori: a factor of 4.5 either way
 LEVEL_STD = 0.7  # of the noise's dependence on the level
+LOWEST_NOISE = 1e-8  # variance, in the metric's: runs without noise make a covariance that has no inverse
 SIGNAL_VARIANCE, LINEAR_VARIANCE, NOISE_VARIANCE = 1.0, 0.3, 0.01  # prior medians, in the metric's variances
 
 
 @dataclass(frozen=True, eq=False)
 class Hyperparameters:
-    """Of the covariance s2 M(r) + (v / K) x.x' + 1 and of the noise n2 exp(level @ b), on standardised data.
+    """Of the covariance s2 M(r) + v l(x, x') + 1 and of the noise n2 exp(level @ b), on standardised data.
+
+    l is `linear_kernel`.
 
     Attributes:
         log_lengthscales: float64, (K,).
@@ -56,11 +60,11 @@ class Hyperparameters:
         d2 = squared_distances(a * scales, b * scales)
         r = SQRT5 * np.sqrt(d2)
         matern = (1 + r + r * r / 3) * np.exp(-r)
-        return np.asarray(self.signal * matern + self.linear / a.shape[1] * (a @ b.T) + CONSTANT_VARIANCE)
+        return np.asarray(self.signal * matern + self.linear * linear_kernel(a, b) + CONSTANT_VARIANCE)
 
     def variance(self, a: Floats) -> Floats:
         """The diagonal of `covariance(a, a)`: (n,)."""
-        return np.asarray(self.signal + self.linear * np.mean(a * a, axis=1) + CONSTANT_VARIANCE)
+        return np.asarray(self.signal + self.linear * linear_variance(a) + CONSTANT_VARIANCE)
 
 
 def prior(n_features: int, n_levels: int) -> tuple[Floats, Floats]:
@@ -103,10 +107,14 @@ class Posterior:
 
     def __init__(self, x: Floats, y: Floats, level: Floats) -> None:
         self.x, self.y, self.level = x, y, level
-        self._products = x @ x.T / x.shape[1]
+        self._products = linear_kernel(x, x)
         self._median, self._precision = prior(x.shape[1], level.shape[1])
 
     def __call__(self, theta: Floats) -> tuple[float, Floats]:
+        """The value and gradient at theta; 1e10 where no finite covariance has a Cholesky factor."""
+        return finite_or_worthless(self._evaluate, theta)
+
+    def _evaluate(self, theta: Floats) -> tuple[float, Floats]:
         n, k = self.x.shape
         h = Hyperparameters.unpack(theta, k)
         a = self.x * np.exp(-h.log_lengthscales)
@@ -118,7 +126,7 @@ class Posterior:
         c[np.diag_indices(n)] += noise
         factor, failed = lapack.dpotrf(c, lower=1, clean=1, overwrite_a=1)
         if failed:
-            return 1e10, np.zeros_like(theta)
+            return np.inf, np.zeros_like(theta)
         alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
         deviation = theta - self._median
         pull = self._precision @ deviation
@@ -143,8 +151,52 @@ def most_probable(
     if start is not None:
         theta[: x.shape[1] + 3] = start.pack()[: x.shape[1] + 3]
     options = {"maxiter": 200, "ftol": 1e-6, "gtol": 1e-3}
-    found = minimize(Posterior(x, y, level), theta, jac=True, method="L-BFGS-B", options=options)
+    bounds = noise_bounds(x.shape[1], len(theta))
+    posterior = Posterior(x, y, level)
+    found = minimize(posterior, theta, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return Hyperparameters.unpack(found.x, x.shape[1])
+
+
+def noise_bounds(n_features: int, n_parameters: int) -> list[tuple[float | None, None]]:
+    """Of packed parameters, for L-BFGS: the noise is not below LOWEST_NOISE."""
+    bounds: list[tuple[float | None, None]] = [(None, None)] * n_parameters
+    bounds[n_features + 2] = (float(np.log(LOWEST_NOISE)), None)
+    return bounds
+
+
+def finite_or_worthless(
+    evaluate: Callable[[Floats], tuple[float, Floats]], theta: Floats
+) -> tuple[float, Floats]:
+    """A value and its gradient at theta, or 1e10 and none where they are not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, gradient = evaluate(theta)
+    if not (np.isfinite(value) and np.isfinite(gradient).all()):
+        return 1e10, np.zeros_like(theta)
+    return value, gradient
+
+
+def linear_kernel(a: Floats, b: Floats) -> Floats:
+    """(x.x' + sum(x) sum(x')) / 2K between a, (n, K), and b, (m, K): slopes of unit variance in all.
+
+    Every domain's slope is a common one plus its own, of one variance: a correlation of 1/2.
+    """
+    k = a.shape[1]
+    return np.asarray((a @ b.T + np.outer(a.sum(axis=1), b.sum(axis=1))) / (2 * k))
+
+
+def linear_variance(a: Floats) -> Floats:
+    """The diagonal of `linear_kernel(a, a)`: (n,)."""
+    return np.asarray((np.sum(a * a, axis=1) + a.sum(axis=1) ** 2) / (2 * a.shape[1]))
+
+
+def correlated_slopes(normals: Floats) -> Floats:
+    """Slopes (K, ...) whose products with x have `linear_kernel` as their covariance, from normals (K, ...).
+
+    The symmetric root of 1 + 11' is 1 + c 11' with c = (sqrt(1 + K) - 1) / K.
+    """
+    k = len(normals)
+    common = (np.sqrt(1.0 + k) - 1.0) / k * normals.sum(axis=0)
+    return np.asarray((normals + common) / np.sqrt(2.0 * k))
 
 
 def squared_distances(a: Floats, b: Floats) -> Floats:

@@ -32,6 +32,7 @@ from .gaussian_process import (
     matern_frequencies,
     path_blocks,
 )
+from .marginal_likelihood import correlated_slopes
 from .mixer import Fidelity, Floats, Prediction, Surfaces, error_correlation, spread_of
 from .proposals import Proposing
 from .table import RunTable
@@ -376,7 +377,7 @@ class _FidelityProcess:
 
         n_waves = len(frequencies)
         waves = np.sqrt(self.h.signal / n_waves) * mixed[:, : 2 * n_waves]
-        slopes = np.sqrt(self.h.linear / self.x.shape[1]) * mixed[:, 2 * n_waves :]
+        slopes = np.sqrt(self.h.linear) * np.stack([correlated_slopes(m[2 * n_waves :]) for m in mixed])
 
         def prior(x: Floats, level: int) -> Floats:
             phase = x @ scaled

@@ -65,6 +65,7 @@ def propose(
     pending: ArrayLike = (),
     acquisition: Acquisition = "noisy_ei",
     seed: int = 0,
+    among: ArrayLike | None = None,
 ) -> Floats:
     """n mixtures to run next, one after another, each with those before it among the pending.
 
@@ -84,6 +85,7 @@ def propose(
         region: what is allowed: caps and trust region.
         pending: (n_pending, K).
         seed: with the runs and the pending mixtures, all that the proposals depend on.
+        among: (M, K), the only mixtures that may be proposed; None for any in the region.
     Returns:
         float64, (n, K), inside the region to 1e-9.
     Raises:
@@ -97,13 +99,14 @@ def propose(
         raise ValueError(f"unknown acquisition '{acquisition}'; it is one of {', '.join(ACQUISITIONS)}.")
     k = len(mixer.runs.domain_names)
     awaited = np.asarray(pending, dtype=np.float64).reshape(-1, k) if np.size(pending) else np.zeros((0, k))
+    allowed = None if among is None else np.asarray(among, dtype=np.float64).reshape(-1, k)
     chosen: list[Floats] = []
     with threadpool_limits(1):
         for _ in range(n):
             taken = np.vstack([awaited, *chosen])
             entropy = np.random.SeedSequence([seed, len(taken), mixer.runs.n_runs])
             seeds = [int(state) for state in entropy.generate_state(N_REDRAWS)]
-            chosen.append(_next(mixer, region, objective, taken, acquisition, seeds))
+            chosen.append(_next(mixer, region, objective, taken, acquisition, seeds, allowed))
     return np.stack(chosen) if chosen else np.zeros((0, k))
 
 
@@ -114,24 +117,26 @@ def _next(
     taken: Floats,
     acquisition: Acquisition,
     seeds: Sequence[int],
+    among: Floats | None,
 ) -> Floats:
-    candidates = _candidates(mixer, region, objective, seeds[0])
+    candidates = _candidates(mixer, region, objective, seeds[0]) if among is None else among
+    smooth = mixer.is_smooth and among is None
     if acquisition == "botorch":
         from .botorch_models import noisy_expected_improvement
 
         loss, gradient = noisy_expected_improvement(mixer, region, objective, taken, seeds[0])
-        return _optimum(loss, region, candidates, taken, smooth=True, gradient=gradient)
+        return _optimum(loss, region, candidates, taken, smooth, gradient)
     if acquisition == "mean":
         loss = _expected(mixer, objective, seeds[0])
-        return _optimum(loss, region, candidates, taken, mixer.is_smooth)
+        return _optimum(loss, region, candidates, taken, smooth)
     if acquisition == "noisy_ei":
         loss = _noisy_improvement(mixer, region, objective, taken, candidates, seeds[0])
-        return _optimum(loss, region, candidates, taken, mixer.is_smooth)
+        return _optimum(loss, region, candidates, taken, smooth)
     for seed in seeds:
-        found = _optimum(_draw(mixer, objective, seed), region, candidates, None, mixer.is_smooth)
+        found = _optimum(_draw(mixer, objective, seed), region, candidates, None, smooth)
         if _distance(found[None], taken)[0] >= MIN_DISTANCE:
             return found
-    return _optimum(_draw(mixer, objective, seeds[0]), region, candidates, taken, mixer.is_smooth)
+    return _optimum(_draw(mixer, objective, seeds[0]), region, candidates, taken, smooth)
 
 
 def _candidates(mixer: Mixer, region: Region, objective: Objective, seed: int) -> Floats:

@@ -15,6 +15,7 @@ from .design import project_to_capped_simplex, sample_design
 from .mixer import Mixer
 from .objective import MEAN, Objective
 from .region import Loss, Region, descend
+from .table import RunTable
 
 Floats = NDArray[np.float64]
 Verdict = Literal["supported", "no improvement", "no evidence"]
@@ -93,13 +94,15 @@ def recommend(
     caps: ArrayLike | None = None,
     trust_region: float = 0.5,
     seed: int = 0,
+    among: ArrayLike | None = None,
 ) -> Recommendation:
     """The mixture that most surely beats the natural one, inside caps and trust region, or the natural one.
 
     With d(w) = objective(w) - objective(natural) in each of 256 posterior draws, the candidate minimises
     mean d + 1 sd d (pessimistic). Draws hold the correlation between metrics and between mixtures: what is
     unknown but common to w and natural cancels. It is found by SLSQP from the natural, the uniform and the
-    best observed mixture; for a mixer without a gradient, among random mixtures.
+    best observed mixture; for a mixer without a gradient, among random mixtures. The natural mixture and the
+    best observed one are candidates themselves: where no other is surely better, one of them it is.
 
     It is recommended only if what the runs show supports it. First, leave-one-out predictions must rank the
     runs better than chance (p <= 0.05). Second, the gain's central 90 % interval must lie above zero. Mixers
@@ -113,6 +116,7 @@ def recommend(
         caps: (K,), the largest weights; None for no caps.
         trust_region: largest KL(w || natural), nats.
         seed: of draws and permutations.
+        among: (M, K), the only mixtures that may be found, or natural; None for any inside the region.
     Returns:
         A recommendation; its weights obey the caps to 1e-9.
     Raises:
@@ -132,7 +136,11 @@ def recommend(
     starts = {"natural": region.centre, "uniform": region.pull(uniform), "observed": observed}
     pessimistic = _pessimistic(mixer, objective, region.centre, seed)
     with threadpool_limits(1):  # steps on a few rows each: threads cost more than they give
-        if mixer.is_smooth:
+        if among is not None:
+            candidate, origin = _best_given(
+                pessimistic, np.asarray(among, dtype=np.float64), region, runs, objective
+            )
+        elif mixer.is_smooth:
             candidate, origin = _pessimistic_optimum(pessimistic, region, starts)
         else:
             candidate, origin = _best_sample(pessimistic, region, starts, seed)
@@ -201,6 +209,18 @@ def _best_sample(
     candidates = np.stack([region.centre, starts["observed"], region.pull(best.mean(axis=0))])
     winner = int(np.argmin(loss(candidates)))
     return candidates[winner], ("natural", "observed", "optimum")[winner]
+
+
+def _best_given(
+    loss: Loss, among: Floats, region: Region, runs: RunTable, objective: Objective
+) -> tuple[Floats, Origin]:
+    """The best of the mixtures given and the natural one; "observed" where it is the best run's."""
+    candidates = np.vstack([region.centre, among])
+    best = int(np.argmin(loss(candidates)))
+    observed = runs.weights[np.argmin(objective(runs.metrics, runs.metric_names))]
+    if best == 0:
+        return candidates[0], "natural"
+    return candidates[best], "observed" if np.array_equal(candidates[best], observed) else "optimum"
 
 
 def _evidence(mixer: Mixer, objective: Objective, seed: int) -> Evidence:

@@ -62,6 +62,10 @@ class Region:
             low, high = np.where(fits, middle, low), np.where(fits, high, middle)
         return np.where(inside(targets)[:, None], targets, self.centre + low * (targets - self.centre))
 
+    def holds(self, w: Floats) -> bool:
+        """Whether w obeys the caps and lies within the radius, to 1e-6."""
+        return bool(np.all(w <= self.upper + 1e-6)) and kl_divergence(w, self.centre) <= self.radius + 1e-6
+
     def without_small(self, w: Floats) -> Floats:
         """w with its weights below MIN_WEIGHT at exactly zero, pulled back into the region."""
         return self.pull(np.where(w < MIN_WEIGHT, 0.0, w))

@@ -165,7 +165,9 @@ class Search:
     def recommend(self) -> Recommendation:
         """The pessimistic optimum at the target, and whether it beats natural."""
         a = self.arguments
-        return recommend(self.surrogate(), a.natural, self.objective, a.caps, a.trust_region, a.seed)
+        mixer, objective = self.surrogate(), self.objective
+        natural = a.natural if a.among is None else self._anchor()
+        return recommend(mixer, natural, objective, a.caps, a.trust_region, a.seed, a.among)
 
     def _next(self) -> Trial | None:
         """The next trial, planned once for what is known: `is_finished` asks as well as `ask`."""
@@ -199,7 +201,11 @@ class Search:
         if a.n_drawn <= n < n_first:
             return self._trial(np.array(self._anchor()), 0, "anchor")
         i = n if n < a.n_drawn else n - a.n_replicates + 1
-        drawn = a.region.pull_all(sample_design(a.region.centre, max(i + 1, 2), a.seed, a.region.upper))[i]
+        if a.among is not None:
+            drawn = a.among[i % len(a.among)]
+        else:
+            design = sample_design(a.region.centre, max(i + 1, 2), a.seed, a.region.upper)
+            drawn = a.region.pull_all(design)[i]
         return self._trial(drawn, 0, "design" if i else "anchor")
 
     def _rung(self) -> tuple[int | None, list[int]]:
@@ -211,7 +217,7 @@ class Search:
         for rung, cost in enumerate(a.relative_costs):
             within = sum(spent[: rung + 1]) + cost <= share * (rung + 1) + COST_TOLERANCE
             affordable = sum(spent) + cost <= a.budget + COST_TOLERANCE
-            if within and affordable and (rung == 0 or len(self._promotable(rung))):
+            if within and affordable and self._has_candidates(rung):
                 possible.append(rung)
         for rung in reversed(possible):
             if rung and spent[rung] + a.relative_costs[rung] <= spent[rung - 1] + COST_TOLERANCE:
@@ -225,7 +231,9 @@ class Search:
             taken = np.unique([t.weights for t in self.trials], axis=0)
             is_odd = sum(t.origin == "proposal" for t in self.trials) % 2 == 1
             acquisition = "mean" if is_odd else a.acquisition
-            return np.asarray(propose(mixer, 1, a.region, self.objective, taken, acquisition, seed)[0])
+            untried = self._untried()
+            found = propose(mixer, 1, a.region, self.objective, taken, acquisition, seed, untried)
+            return np.asarray(found[0])
         candidates = self._promotable(rung)
         natural = np.array(self._anchor())
         if not self._on(rung) and (candidates == natural).all(axis=1).any():
@@ -242,6 +250,19 @@ class Search:
         told = [mixer.information(w, a.fidelities[r]) for w, r in ((above, rung_above), (below, rung))]
         return told[0] / a.relative_costs[rung_above] > told[1] / a.relative_costs[rung]
 
+    def _has_candidates(self, rung: int) -> bool:
+        if rung:
+            return len(self._promotable(rung)) > 0
+        untried = self._untried()
+        return untried is None or len(untried) > 0
+
+    def _untried(self) -> Floats | None:
+        """Of the only mixtures that may run, those that have not; None where any may."""
+        among, tried = self.arguments.among, self._on(0)
+        if among is None:
+            return None
+        return np.array([w for w in among.tolist() if tuple(w) not in tried]).reshape(-1, among.shape[1])
+
     def _promotable(self, rung: int) -> Floats:
         """Mixtures with a result one rung below and no trial here: (n, K), once each."""
         below = {t.weights for t in self.trials if t.rung == rung - 1 and t.number in self.losses}
@@ -252,7 +273,7 @@ class Search:
         return {t.weights for t in self.trials if t.rung == rung}
 
     def _anchor(self) -> tuple[float, ...]:
-        """The natural mixture as the first trial has it."""
+        """The natural mixture as the first trial has it, or the one that runs in its place."""
         return self.trials[0].weights
 
     def _trial(self, weights: Floats, rung: int, origin: Origin) -> Trial:

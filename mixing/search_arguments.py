@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from .mixer import Fidelity
+from .design import kl_divergence
+from .mixer import Fidelity, Floats
 from .objective import MEAN, Objective
 from .proposals import ACQUISITIONS, Acquisition
 from .region import Region
 
 Record = dict[str, Any]  # a line of the journal
 
-VERSION = 1
+VERSION = 2
+EARLIER = {1: "slopes of domains were independent, and noise had no lowest value"}
+SUM_TOLERANCE = 1e-6  # of the weights of a mixture that is given
 TOKEN_FRACTIONS = (0.3, 1.0)  # ranks of checkpoints hold from 20-30 % of the tokens on
 
 
@@ -50,6 +53,8 @@ class SearchArguments:
         acquisition: of new mixtures; see `propose`.
         seed: of all draws, and of the first replicate of every run.
         trend: a name or hash of the trend that `Search` is given with these arguments, or None.
+        mixtures: the only ones that may run, such as those of runs that are there already; by default any
+            inside caps and trust region. The one nearest to natural runs in its place.
     """
 
     domain_names: tuple[str, ...]
@@ -65,6 +70,7 @@ class SearchArguments:
     acquisition: Acquisition = "noisy_ei"
     seed: int = 0
     trend: str | None = None
+    mixtures: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -89,6 +95,16 @@ class SearchArguments:
         """Where mixtures may lie."""
         return Region.around(np.array(self.natural), self.caps, self.trust_region)
 
+    @cached_property
+    def among(self) -> Floats | None:
+        """`mixtures` as rows, the nearest to natural first and the others in an order drawn by the seed."""
+        if self.mixtures is None:
+            return None
+        rows = np.array(self.mixtures)
+        rows = rows[np.random.default_rng(self.seed).permutation(len(rows))]
+        nearest = int(np.argmin([kl_divergence(row, self.region.centre) for row in rows]))
+        return np.vstack([rows[nearest], np.delete(rows, nearest, axis=0)])
+
     def to_record(self) -> Record:
         """The journal's first line."""
         return {"record": "arguments", "version": VERSION, **_plain(asdict(self))}
@@ -98,18 +114,21 @@ class SearchArguments:
         """The arguments of a journal's first line.
 
         Raises:
-            ValueError: it is none, or was written by another version.
+            ValueError: it is none, or was written by a later version.
         """
-        if record.get("record") != "arguments" or record.get("version") != VERSION:
+        if record.get("record") != "arguments" or record.get("version") not in (VERSION, *EARLIER):
+            known = ", ".join(map(str, sorted((VERSION, *EARLIER))))
             raise ValueError(
                 f"the first line is record '{record.get('record')}' of version {record.get('version')}; "
-                f"a journal starts with 'arguments' of version {VERSION}."
+                f"a journal starts with 'arguments' of a version among {known}."
             )
         values = {key: value for key, value in record.items() if key not in ("record", "version")}
         for key in ("domain_names", "natural", "caps", "costs"):
             values[key] = None if values[key] is None else tuple(values[key])
         values["fidelities"] = tuple(Fidelity(**f) for f in values["fidelities"])
         values["objective"] = Objective(**values["objective"])
+        if values.get("mixtures") is not None:
+            values["mixtures"] = tuple(map(tuple, values["mixtures"]))
         return cls(**values)
 
     def _problems(self) -> list[str]:
@@ -118,6 +137,8 @@ class SearchArguments:
         for name, row in (("natural", self.natural), ("caps", self.caps)):
             if row is not None and len(row) != k:
                 problems.append(f"{name}: found {len(row)} values for {k} domains.")
+        if not problems and self.mixtures is not None:
+            problems += self._problems_of_mixtures()
         if self.costs is not None and len(self.costs) != len(self.fidelities):
             problems.append(f"costs: found {len(self.costs)} values for {len(self.fidelities)} fidelities.")
         if not self.fidelities:
@@ -135,6 +156,25 @@ class SearchArguments:
             problems.append(
                 f"budget: {self.budget:g} runs at the target; the first mixtures and one run at every rung "
                 f"cost {self._least_budget():.3g}. Raise it, or lower n_initial or n_replicates."
+            )
+        return problems
+
+    def _problems_of_mixtures(self) -> list[str]:
+        assert self.mixtures is not None
+        k, problems = len(self.domain_names), []
+        for i, row in enumerate(self.mixtures):
+            if len(row) != k or abs(sum(row) - 1) > SUM_TOLERANCE or min(row) < 0:
+                return [f"mixtures: row {i} is {list(row)}; a mixture has {k} weights that sum to one."]
+        inside = [self.region.holds(np.array(row)) for row in self.mixtures]
+        if not all(inside):
+            problems.append(
+                f"mixtures: row {inside.index(False)} is outside the caps or the trust region; leave it out, "
+                "or widen them."
+            )
+        if len(set(self.mixtures)) < self.n_drawn:
+            problems.append(
+                f"mixtures: found {len(set(self.mixtures))} different ones, and {self.n_drawn} are drawn "
+                "before a model proposes; give more, or lower n_initial."
             )
         return problems
 

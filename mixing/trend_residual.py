@@ -18,6 +18,7 @@ Trend = Callable[[Floats], Floats]  # weights (M, K) -> losses (M, J)
 MIN_RUNS = 4
 # Ratios of prior to noise variance, for the trend's slope and for the features; averaged by their evidence.
 VARIANCE_RATIOS = np.logspace(-3, 3, 7)
+NO_STRUCTURE = 1e-6  # variance ratio of features that explain nothing
 SLOPE_STD = 0.1  # of b around 1, a priori; log-normal hyper-prior, a factor of e either way
 NOISE_PRIOR_RUNS = 2.0  # weight of the noise prior: as many runs had shown
 NOISE_PRIOR_SHARE = 0.05  # this share of the metric's standard deviation
@@ -28,10 +29,12 @@ class TrendResidualMixer(Proposing):
     """Per metric, loss(w) = a + b trend(w) + phi(w) beta + noise, with b around 1 and beta around 0.
 
     phi(w) is sqrt(w) or log(w + 1e-3), one feature per domain. The prior variances of b - 1 and beta, as
-    ratios to the noise variance, lie on a grid of 7 x 7 that is averaged by marginal likelihood, so few runs
-    leave the trend as it is and many runs correct it. Given the ratios everything is conjugate (normal,
-    inverse gamma) and in closed form. So are the leave-one-out predictions: a run's own evidence is removed
-    from the ratios' weights too, and only the scales of columns and priors have seen it.
+    ratios to the noise variance, lie on a grid of 7 x 8 that is averaged by marginal likelihood. Beside a
+    trend, half of the prior's weight is on beta = 0: few runs leave the trend as it is, up to a + b trend,
+    unless what it leaves over is clearly of the features' making, and many runs correct it. Given the ratios
+    everything is conjugate (normal, inverse gamma) and in closed form. So are the leave-one-out predictions:
+    a run's own evidence is removed from the ratios' weights too, and only the scales of columns and priors
+    have seen it.
 
     Between metrics, the uncertainties are correlated as the standardised leave-one-out errors are
     (`draw_surfaces`). That is exact where metrics share variance ratios and trend, and an approximation
@@ -141,7 +144,8 @@ class _Posterior:
     """One metric: y - trend = a + x beta + noise for H pairs of variance ratios.
 
     x, (n_runs, p), holds the centred features (together of mean square one) and the standardised trend, if
-    there is one. A flat prior on a; beta ~ N(0, sigma^2 / precision); sigma^2 ~ inverse gamma.
+    there is one. H pairs are those of `VARIANCE_RATIOS`, beside a trend with NO_STRUCTURE for the features
+    at the weight of all others. A flat prior on a; beta ~ N(0, sigma^2 / precision); sigma^2 ~ inverse gamma.
 
     Attributes:
         centre, scale: float64, (p,), of the columns of x.
@@ -150,7 +154,7 @@ class _Posterior:
         coefficients: float64, (H, p), posterior means of beta.
         covariance: float64, (H, p, p), of beta, in units of sigma^2.
         sum_of_squares: float64, (H,), 2 b of the inverse gamma posterior of sigma^2.
-        log_evidence: float64, (H,), up to a constant.
+        log_evidence: float64, (H,), with the ratios' prior, up to a constant.
         dof: 2 a of the same posterior.
     """
 
@@ -169,12 +173,15 @@ class _Posterior:
         columns = phi if trend is None else np.column_stack([phi, trend])
         centre = columns.mean(axis=0)
         scale = np.full(columns.shape[1], np.sqrt(phi.var(axis=0).sum()) or 1.0)
-        precision = np.repeat(1.0 / VARIANCE_RATIOS[:, None], columns.shape[1], axis=1)  # (H, p)
-        residual = y
+        ratios, n = VARIANCE_RATIOS, len(VARIANCE_RATIOS)
+        ratios = ratios if trend is None else np.append(NO_STRUCTURE, ratios)
+        precision = np.repeat(1.0 / ratios[:, None], columns.shape[1], axis=1)  # (H, p)
+        residual, log_prior = y, np.zeros(n)
         if trend is not None:
             scale[-1] = trend.std() or 1.0
-            precision = np.tile(precision, (len(VARIANCE_RATIOS), 1))
-            precision[:, -1] = np.repeat(1.0 / VARIANCE_RATIOS, len(VARIANCE_RATIOS))
+            precision = np.tile(precision, (n, 1))
+            precision[:, -1] = np.repeat(1.0 / VARIANCE_RATIOS, n + 1)
+            log_prior = np.tile(np.append(np.log(n), log_prior), n)
             residual = y - trend
         x, centred = (columns - centre) / scale, residual - residual.mean()
         precisions = precision[:, :, None] * np.eye(len(scale))
@@ -183,7 +190,7 @@ class _Posterior:
         noise_prior = NOISE_PRIOR_RUNS * (NOISE_PRIOR_SHARE**2 * y.var() + 1e-18)
         sum_of_squares = noise_prior + centred @ centred - coefficients @ (x.T @ centred)
         dof = len(y) - 1 + NOISE_PRIOR_RUNS
-        log_evidence = 0.5 * (
+        log_evidence = log_prior + 0.5 * (
             np.linalg.slogdet(covariance)[1] + np.log(precision).sum(axis=1) - dof * np.log(sum_of_squares)
         )
         if trend is not None:

@@ -27,7 +27,11 @@ def add_mix(commands: Any) -> None:
     """Add ``mix`` and what is below it to the command line."""
     parser = commands.add_parser("mix", help="choose a mixture from any table of weights and losses")
     below = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_design, _add_fit, _add_predict, _add_recommend, _add_search, _add_pareto, _add_zero):
+        add(below)
 
+
+def _add_design(below: Any) -> None:
     design = below.add_parser("design", help="mixtures to train proxies on")
     design.add_argument("domains", type=Path, help=DOMAINS_HELP)
     design.add_argument("-n", type=int, default=64, help="how many (default: 64)")
@@ -36,10 +40,14 @@ def add_mix(commands: Any) -> None:
     design.add_argument("--out", type=Path, required=True, metavar="CSV")
     design.set_defaults(command=_command("design"))
 
+
+def _add_fit(below: Any) -> None:
     fit = below.add_parser("fit", help="how well a mixer predicts each run from the others")
     _add_runs(fit)
     fit.set_defaults(command=_command("fit"))
 
+
+def _add_predict(below: Any) -> None:
     predict = below.add_parser("predict", help="losses of new mixtures, with standard deviations")
     _add_runs(predict)
     predict.add_argument("--mixtures", type=Path, required=True, metavar="CSV", help="one column a domain")
@@ -47,6 +55,8 @@ def add_mix(commands: Any) -> None:
     predict.add_argument("--out", type=Path, required=True, metavar="CSV")
     predict.set_defaults(command=_command("predict"))
 
+
+def _add_recommend(below: Any) -> None:
     best = below.add_parser("recommend", help="the mixture that most surely beats the natural one")
     _add_runs(best)
     best.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
@@ -54,6 +64,8 @@ def add_mix(commands: Any) -> None:
     _add_goal(best)
     best.set_defaults(command=_command("recommend_mixture"))
 
+
+def _add_search(below: Any) -> None:
     search = below.add_parser("search", help="which mixtures to run next, one round after another")
     search.add_argument("journal", type=Path, metavar="JOURNAL", help="of the search: JSON lines, made anew")
     search.add_argument(
@@ -70,13 +82,28 @@ def add_mix(commands: Any) -> None:
         metavar="RUN",
         help="token shards of the domains: n-gram losses are the cheapest fidelity (give it at every call)",
     )
+    search.add_argument(
+        "--run",
+        action="store_true",
+        help="train the trials here, on the shards of --tokens, until the budget is spent",
+    )
+    search.add_argument("--workers", type=int, metavar="N", help="of --run (default: one a core)")
     search.add_argument("-n", type=int, default=4, help="trials to have running (default: 4)")
     search.add_argument("--out", type=Path, metavar="CSV", help="write the trials to run")
     search.add_argument("--recommend", type=Path, metavar="JSON", help="write the mixture, for the loader")
+    search.set_defaults(command=_command("search", "mix_search"))
+    _add_new_search(search)
+
+
+def _add_new_search(search: argparse.ArgumentParser) -> None:
     new = search.add_argument_group("a new search", "later calls need none of these")
     new.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
     new.add_argument(
-        "--rung", action="append", default=[], metavar="PARAMETERS:TOKENS", help="a fidelity, cheapest first"
+        "--rung",
+        action="append",
+        default=[],
+        metavar="PARAMETERS:TOKENS",
+        help="a fidelity, cheapest first; with --run, of the nearest proxy",
     )
     new.add_argument("--runs", type=float, default=32.0, help="its budget, in runs at the last rung (32)")
     new.add_argument("--budget", type=float, metavar="TOKENS", help="of the run to plan for: sets caps")
@@ -85,9 +112,11 @@ def add_mix(commands: Any) -> None:
     new.add_argument("--n-initial", type=int, help="mixtures before a model proposes (by domains, 8 to 24)")
     new.add_argument("--n-replicates", type=int, default=3, help="runs of the natural mixture (default: 3)")
     new.add_argument("--acquisition", default="noisy_ei", help="noisy_ei, mean, thompson or botorch")
+    new.add_argument("--mixtures", type=Path, metavar="CSV", help="the only ones that may run")
     new.add_argument("--seed", type=int, default=0)
-    search.set_defaults(command=_command("search", "mix_search"))
 
+
+def _add_pareto(below: Any) -> None:
     pareto = below.add_parser("pareto", help="mixtures between which several objectives trade off")
     _add_runs(pareto)
     pareto.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
@@ -102,6 +131,8 @@ def add_mix(commands: Any) -> None:
     pareto.add_argument("--out", type=Path, metavar="CSV", help="write the front")
     pareto.set_defaults(command=_command("pareto"))
 
+
+def _add_zero(below: Any) -> None:
     zero = below.add_parser("zero", help="losses and the best mixture by n-gram counts: nothing is trained")
     zero.add_argument(
         "tokens", type=Path, help="a run directory, or a folder of one folder of shards a domain"

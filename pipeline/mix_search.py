@@ -2,12 +2,15 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.table import Table
 
 from ..mixing.design import caps
@@ -20,28 +23,37 @@ from ..mixing.search_arguments import SearchArguments
 from ..mixing.table import LOSS, WEIGHT
 from ..proxy_models.zero import fit_trigram_proxy
 from ..streaming.manifest import MANIFEST
-from .errors import InputError, UsageError
+from ..streaming.shards import TokenStore
+from . import mix_run
+from .errors import InputError, UsageError, UserError
 from .manual import console
-from .mix_files import UNLIMITED, located, parse_objective, read_domains, write_csv, write_mixture
+from .mix_files import (
+    UNLIMITED,
+    located,
+    parse_objective,
+    read_domains,
+    read_mixtures,
+    write_csv,
+    write_mixture,
+)
 from .mix_zero import domain_folders
 
 MIN_RUNS = 4  # before a mixture is recommended
+MAX_EPOCHS = 4.0  # of a domain in --budget, where no --domains say otherwise
 NGRAM_TOKENS = 4_000_000  # counted of a domain
 
 
 def search(arguments: argparse.Namespace) -> None:
-    """Continue a search, or begin one with --domains and --rung."""
-    try:
-        journal = SearchJournal(arguments.journal, _arguments(arguments))
-    except UsageError:
-        raise
-    except (ValueError, OSError) as error:
-        raise InputError(f"mix search: {error}") from error
-    _check_trend(journal, arguments.tokens)
+    """Continue a search, or begin one with --domains and --rung, or with --run."""
+    if arguments.run and arguments.tokens is None:
+        raise UsageError("mix search: --run trains on token shards; give their folder with --tokens.")
+    journal = _journal(arguments)
     for path in arguments.results:
-        _tell(journal, path)
+        _tell(journal, path, arguments.tokens)
     if arguments.tokens is not None:
         journal.search.trend = _ngram_losses(arguments.tokens, journal)
+    if arguments.run:
+        mix_run.train(journal, arguments.tokens, arguments.n, arguments.workers)
     try:
         while len(journal.search.pending) < arguments.n and journal.ask() is not None:
             pass
@@ -55,23 +67,38 @@ def search(arguments: argparse.Namespace) -> None:
         raise UsageError(f"mix search: {error}") from error
 
 
+def _journal(given: argparse.Namespace) -> SearchJournal:
+    """The journal, begun or continued; what cannot go on is refused before anything is written."""
+    arguments = _arguments(given)
+    if arguments is not None:
+        _check_shards(given.tokens, arguments.domain_names)
+    try:
+        journal = SearchJournal(given.journal, arguments)
+    except (ValueError, OSError) as error:
+        raise InputError(f"mix search: {error}") from error
+    for note in journal.notes:
+        console().print(note, style="dim", highlight=False)
+    _check_trend(journal, given.tokens)
+    return journal
+
+
 def _arguments(given: argparse.Namespace) -> SearchArguments | None:
     """Those of a new search; None to go on with the journal's."""
-    if given.domains is None:
+    if given.domains is None and (given.journal.exists() or not given.run):
         return None
-    if not given.rung:
+    if not given.rung and not given.run:
         raise UsageError(
             "mix search: a new search needs the fidelities to run at; give --rung PARAMETERS:TOKENS once for "
             "each, cheapest first, the target last."
         )
-    names, tokens, max_epochs = read_domains(given.domains)
-    with located(given.domains):
+    names, tokens, max_epochs = _domains(given)
+    with located(given.domains or given.tokens):
         upper = caps(tokens, given.budget, max_epochs).tolist() if given.budget else None
     try:
         return SearchArguments(
             domain_names=tuple(names),
             natural=tuple((tokens / tokens.sum()).tolist()),
-            fidelities=tuple(_fidelity(text) for text in given.rung),
+            fidelities=tuple(_rungs(given, names)),
             budget=given.runs,
             caps=None if upper is None else tuple(upper),
             trust_region=given.trust_region or UNLIMITED,
@@ -81,9 +108,49 @@ def _arguments(given: argparse.Namespace) -> SearchArguments | None:
             acquisition=given.acquisition,
             seed=given.seed,
             trend=_fingerprint(given.tokens),
+            mixtures=_mixtures(given.mixtures, names),
         )
+    except UserError:
+        raise
     except ValueError as error:
         raise UsageError(f"mix search: {error}") from error
+
+
+def _domains(given: argparse.Namespace) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Names, tokens and epochs allowed, of --domains or else of the shards of --tokens."""
+    if given.domains is not None:
+        return read_domains(given.domains)
+    folders = domain_folders(given.tokens)
+    with located(given.tokens):
+        tokens = np.array([float(TokenStore(folder, "train").n_tokens) for folder in folders.values()])
+    return list(folders), tokens, np.full(len(tokens), MAX_EPOCHS)
+
+
+def _rungs(given: argparse.Namespace, names: Sequence[str]) -> list[Fidelity]:
+    """The fidelities asked for; with --run, those of the nearest proxies, and a recipe's by default."""
+    asked = [_fidelity(text) for text in given.rung]
+    if not given.run:
+        return asked
+    _check_shards(given.tokens, names)
+    if not asked:
+        return mix_run.default_rungs(given.tokens, names)
+    return [mix_run.nearest_rung(fidelity, given.tokens, names) for fidelity in asked]
+
+
+def _mixtures(path: Path | None, names: Sequence[str]) -> tuple[tuple[float, ...], ...] | None:
+    """The only mixtures that may run."""
+    return None if path is None else tuple(map(tuple, read_mixtures(path, tuple(names)).tolist()))
+
+
+def _check_shards(tokens: Path | None, names: Sequence[str]) -> None:
+    """Shards of every domain and metric, where n-gram losses are asked for."""
+    folders = {} if tokens is None else domain_folders(tokens)
+    missing = [name for name in names if tokens is not None and name not in folders]
+    if missing:
+        raise UsageError(
+            f"mix search: {tokens} has no shards of '{missing[0]}', only of {', '.join(folders)}; n-gram "
+            "losses are for searches whose domains and metrics both are domains of the shards."
+        )
 
 
 def _fingerprint(tokens: Path | None) -> str | None:
@@ -113,12 +180,7 @@ def _ngram_losses(tokens: Path, journal: SearchJournal) -> FidelityTrend:
     """Losses by n-gram counts at any fidelity, in the order of the results' metrics."""
     names, results = journal.search.arguments.domain_names, journal.search.losses
     folders, metrics = domain_folders(tokens), tuple(results[min(results)]) if results else names
-    missing = [name for name in (*names, *metrics) if name not in folders]
-    if missing:
-        raise UsageError(
-            f"mix search: {tokens} has no shards of '{missing[0]}', only of {', '.join(folders)}; n-gram "
-            "losses are for searches whose domains and metrics both are domains of the shards."
-        )
+    _check_shards(tokens, (*names, *metrics))
     with located(tokens):
         return fit_trigram_proxy(
             {name: folders[name] for name in names},
@@ -158,7 +220,7 @@ def _objective(text: str) -> Objective:
     return Objective("expression", expression=text)
 
 
-def _tell(journal: SearchJournal, path: Path) -> None:
+def _tell(journal: SearchJournal, path: Path, tokens: Path | None) -> None:
     """Read results: the columns trial and loss.METRIC, or a text in failure; others are passed over."""
     with located(path):
         table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
@@ -168,7 +230,9 @@ def _tell(journal: SearchJournal, path: Path) -> None:
                 f"found the columns {', '.join(table.column_names)}; results have the column trial and "
                 "loss.METRIC columns (and may have failure)."
             )
-        n_new = 0
+    _check_shards(tokens, [name.removeprefix(LOSS) for name in names])
+    n_new = 0
+    with located(path):
         for row in table.to_pylist():
             if row.get("failure"):
                 n_new += journal.fail(row["trial"], str(row["failure"]))

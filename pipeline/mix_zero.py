@@ -50,7 +50,7 @@ def zero(arguments: argparse.Namespace) -> None:
 
 def domain_folders(path: Path) -> dict[str, Path]:
     """Domain -> its folder of token shards, below a folder of them or below a run directory's ``tokens``."""
-    root = path / "tokens" if (path / "tokens").is_dir() else path
+    root = tokens_folder(path)
     found = sorted(entry.parent for entry in root.glob(f"*/{MANIFEST}"))
     if len(found) < 2:
         raise InputError(
@@ -58,6 +58,11 @@ def domain_folders(path: Path) -> dict[str, Path]:
             f"which each of two or more domains has a folder with a {MANIFEST}."
         )
     return {unquote(folder.name): folder for folder in found}
+
+
+def tokens_folder(path: Path) -> Path:
+    """The folder of the domains' folders: ``tokens`` of a run directory, or the path itself."""
+    return path / "tokens" if (path / "tokens").is_dir() else path
 
 
 def _objective(

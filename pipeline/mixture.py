@@ -25,7 +25,7 @@ from .engines import Engine
 from .errors import InputError
 from .plan import LAYOUT_VERSION, digest
 from .progress import RunProgress
-from .proxy_search import ProxySearch, rungs_of, search_arguments, vocab_size_of
+from .proxy_search import ProxySearch, open_journal, rungs_of, search_arguments, vocab_size_of
 from .proxy_work import TrainingTask, model_shape, read_results, run_training, training_config
 from .recipe import Mix, Recipe
 from .run_directory import read_json, write_json, written_whole
@@ -220,8 +220,21 @@ def _search(stage: _Stage) -> tuple[pa.Table, Mixer]:
     arguments = search_arguments(section, stage.seed, domains, stage.natural, stage.upper, objective, rungs)
     budget = stage.budget if section.match_repetition else None
     folder = stage.folder / "search"
-    search = ProxySearch(section, stage.tokens, domains, folder, rungs, stage.engine, stage.progress, budget)
-    journal, table = search.run(arguments, lambda weights, at: stage.ngram.losses(weights, at.n_tokens))
+    journal = open_journal(
+        folder / "journal.jsonl", arguments, lambda weights, at: stage.ngram.losses(weights, at.n_tokens)
+    )
+    assert section.search is not None
+    table = ProxySearch(
+        section.search.n_parallel,
+        section.group_size,
+        stage.tokens,
+        domains,
+        folder,
+        rungs,
+        stage.engine,
+        stage.progress,
+        budget,
+    ).run(journal)
     return table, journal.search.surrogate()
 
 

@@ -93,6 +93,19 @@ def search_arguments(
         raise InputError(f"mix.search: {error}; `budget` is mix.n_proxies") from error
 
 
+def open_journal(path: Path, arguments: SearchArguments, trend: FidelityTrend) -> SearchJournal:
+    """The journal of a recipe's search, begun or continued.
+
+    Raises:
+        InputError: a journal of another search is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return SearchJournal(path, arguments, trend)
+    except ValueError as error:
+        raise InputError(f"mix.search: {error}") from error
+
+
 @dataclass(frozen=True)
 class ProxySearch:
     """Trains what a search asks for until its budget is spent.
@@ -102,11 +115,13 @@ class ProxySearch:
     follow, and what was trained is read.
 
     Attributes:
-        folder: of the journal and of one file of results for each group of trials.
+        group_size: models that are trained together.
+        folder: one file of results for each group of trials, below ``proxies``.
         target_tokens: of the run whose repetition the proxies match; see `TrainingTask`.
     """
 
-    section: Mix
+    n_parallel: int
+    group_size: int
     tokens: Path
     domains: tuple[str, ...]
     folder: Path
@@ -115,55 +130,54 @@ class ProxySearch:
     progress: RunProgress
     target_tokens: int | None = None
 
-    def run(self, arguments: SearchArguments, trend: FidelityTrend | None) -> tuple[SearchJournal, pa.Table]:
-        """The finished search, and the rows of all its proxies.
+    def run(self, journal: SearchJournal) -> pa.Table:
+        """Finish the search; the rows of all its proxies.
 
         Raises:
-            InputError: a journal of another search is in the folder, or every proxy failed.
+            InputError: every proxy failed.
         """
-        assert self.section.search is not None
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            journal = SearchJournal(self.folder / "journal.jsonl", arguments, trend)
-            while self._next_round(journal, self.section.search.n_parallel):
+            while self._next_round(journal):
                 self._train(journal)
         except ValueError as error:
             raise error if isinstance(error, InputError) else InputError(f"mix.search: {error}") from error
-        paths = [task.result for group in journal.rounds for task in self._tasks(journal, group)]
-        return journal, read_results(paths)
+        return read_results([task.result for task in self._tasks(journal) if task.result.exists()])
 
-    def _next_round(self, journal: SearchJournal, n_parallel: int) -> bool:
+    def _next_round(self, journal: SearchJournal) -> bool:
         """Ask until the round is full, unless results of it are told already; whether there is one."""
         search = journal.search
         if not journal.is_telling:
-            while len(search.pending) < n_parallel and journal.ask() is not None:
+            while len(search.pending) < self.n_parallel and journal.ask() is not None:
                 pass
         return bool(search.pending)
 
     def _train(self, journal: SearchJournal) -> None:
-        tasks = self._tasks(journal, journal.rounds[-1])
+        search = journal.search
+        pending = {_name(trial): trial for trial in search.pending}
+        tasks = [task for task in self._tasks(journal) if pending.keys() & set(task.names)]
         missing = [task for task in tasks if not task.result.exists()]
-        first, search = journal.rounds[-1][0], journal.search
+        numbers = [trial.number for trial in pending.values()]
         share = search.spent / search.arguments.budget
-        title = f"   mix: trials {first}-{journal.rounds[-1][-1]}, {share:.0%} of the budget"
+        title = f"   mix: trials {numbers[0]}-{numbers[-1]}, {share:.0%} of the budget"
         with self.progress.stage(title, len(tasks), len(tasks) - len(missing), unit="tokens") as bar:
             self.engine.map_shards(run_training, missing, bar.advance, isolated=True)
         rows = {row["name"]: row for row in read_results([task.result for task in tasks]).to_pylist()}
-        for trial in search.pending:
-            row = rows[_name(trial)]
+        for name, trial in pending.items():
+            row = rows[name]
             if row["failure"] is not None:
                 journal.fail(trial.number, row["failure"])
             else:
                 journal.tell(trial.number, {domain: row[f"loss.{domain}"] for domain in self.domains})
 
-    def _tasks(self, journal: SearchJournal, numbers: Sequence[int]) -> list[TrainingTask]:
-        """A round's trials in groups of one fidelity that train together; files are named by the first."""
-        trials = [journal.search.trials[number] for number in numbers]
+    def _tasks(self, journal: SearchJournal) -> list[TrainingTask]:
+        """Each round's trials in groups of one fidelity that train together; files are named by the first."""
         tasks = []
-        for i, rung in enumerate(self.rungs):
-            at = [trial for trial in trials if trial.rung == i]
-            starts = range(0, len(at), self.section.group_size)
-            tasks += [self._task(at[start : start + self.section.group_size], rung) for start in starts]
+        for numbers in journal.rounds:
+            trials = [journal.search.trials[number] for number in numbers]
+            for i, rung in enumerate(self.rungs):
+                at = [trial for trial in trials if trial.rung == i]
+                starts = range(0, len(at), self.group_size)
+                tasks += [self._task(at[start : start + self.group_size], rung) for start in starts]
         return tasks
 
     def _task(self, group: Sequence[Trial], rung: Rung) -> TrainingTask:

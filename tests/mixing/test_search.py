@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cuvee.mixing import Fidelity, Objective, SearchArguments, SearchJournal
-from cuvee.mixing.design import kl_divergence
+from cuvee.mixing.design import kl_divergence, sample_design
 from cuvee.mixing.proposals import propose
 from cuvee.mixing.search import Search, Trial
 from cuvee.mixing.search_arguments import ladder
@@ -225,6 +225,72 @@ def test_arguments_that_cannot_be_are_refused_all_at_once():
         _arguments(budget=0.5)
 
 
+def _from_a_pool(n_mixtures: int) -> Search:
+    """A search among the first mixtures of a design, which has ended."""
+    region = _arguments().region
+    pool = region.pull_all(sample_design(region.centre, n_mixtures, seed=1, caps=region.upper))
+    search = Search(_arguments(mixtures=tuple(map(tuple, pool.tolist())), n_replicates=1))
+    while search.ask() is not None:
+        search.tell(len(search.trials) - 1, _losses(search.trials[-1]))
+    return search
+
+
+def test_a_search_among_given_mixtures_runs_and_recommends_no_other():
+    search = _from_a_pool(20)
+    pool = set(search.arguments.mixtures)
+    on = [[t.weights for t in search.trials if t.rung == rung] for rung in range(3)]
+    assert search.is_finished
+    assert all(len(set(weights)) == len(weights) for weights in on)
+    assert set(on[0]) < pool
+    nearest = min(pool, key=lambda w: kl_divergence(w, search.arguments.region.centre))
+    assert search.trials[0].weights == nearest
+    assert tuple(search.recommend().candidate.values()) in pool
+
+
+def test_what_a_small_pool_leaves_of_the_money_goes_to_larger_runs():
+    search, wide = _from_a_pool(9), _from_a_pool(60)
+    assert [sum(t.rung == 0 for t in s.trials) for s in (search, wide)] == [9, 13]
+    # Rungs cost .075, .25 and 1: of the first two shares, 2, the cheap runs leave five or four of the next.
+    assert [sum(t.rung == 1 for t in s.trials) for s in (search, wide)] == [5, 4]
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "told"),
+    [
+        (((0.2, 0.6, 0.2),), "found 1 different ones, and 8 are drawn before a model proposes"),
+        (
+            ((0.2, 0.6, 0.1),),
+            r"mixtures: row 0 is \[0.2, 0.6, 0.1\]; a mixture has 3 weights that sum to one",
+        ),
+        (((0.2, 0.6, 0.2), (0.9, 0.1, 0.0)), "row 1 is outside the caps or the trust region"),
+    ],
+)
+def test_mixtures_that_cannot_all_run_are_refused(mixtures, told):
+    with pytest.raises(ValueError, match=told):
+        _arguments(mixtures=mixtures)
+
+
+def _with_version(path: Path, version: int) -> Path:
+    SearchJournal(path, _arguments()).ask()
+    path.write_text(path.read_text().replace('"version": 2', f'"version": {version}'))
+    return path
+
+
+def test_a_journal_of_the_first_version_goes_on_and_says_so(tmp_path):
+    path = _with_version(tmp_path / "j.jsonl", 1)
+    path.write_text(path.read_text().replace(', "mixtures": null', ""))
+    journal = SearchJournal(path, _arguments())
+    assert len(journal.search.trials) == 1
+    assert "began with version 1 of the rules" in journal.notes[0]
+    assert SearchJournal(tmp_path / "new.jsonl", _arguments()).notes == ()
+
+
+def test_a_journal_of_a_later_version_is_refused(tmp_path):
+    path = _with_version(tmp_path / "j.jsonl", 3)
+    with pytest.raises(ValueError, match=r"of version 3; a journal starts with 'arguments' of .* 1, 2"):
+        SearchJournal(path, _arguments())
+
+
 def test_a_small_budget_leaves_two_thirds_of_the_first_rung_to_proposals():
     names = tuple(map(str, range(40)))
     given = {
@@ -239,7 +305,9 @@ def test_a_small_budget_leaves_two_thirds_of_the_first_rung_to_proposals():
 
 
 def test_arguments_survive_their_record():
-    arguments = _arguments(objective=Objective("weighted", {"code": 2.0}), costs=(1.0, 3.0, 12.0))
+    pool = tuple((0.2 + 0.01 * i, 0.6 - 0.01 * i, 0.2) for i in range(8))
+    weighted = Objective("weighted", {"code": 2.0})
+    arguments = _arguments(objective=weighted, costs=(1.0, 3.0, 12.0), mixtures=pool)
     again = SearchArguments.from_record(json.loads(json.dumps(arguments.to_record())))
     assert again == arguments
 

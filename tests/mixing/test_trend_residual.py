@@ -62,6 +62,17 @@ def test_with_four_runs_a_trend_is_followed_up_to_a_shift():
     np.testing.assert_allclose(prediction.mean, _trend(new) + 0.7, atol=0.02)
 
 
+def test_eight_runs_that_scatter_around_a_trend_hardly_bend_it():
+    bent = []
+    for seed in range(40):
+        w, new = _weights(8, seed), _weights(50, seed + 100)
+        y = _trend(w) + 0.1 * np.random.default_rng(seed).standard_normal((8, 1))
+        correction = TrendResidualMixer(_trend).fit(_runs(y, w)).predict(new).mean - _trend(new)
+        bent.append(correction.std())
+    # Six coefficients from eight runs with noise of .1 leave .1 sqrt(6 / 8) where nothing holds them.
+    assert np.mean(bent) < 0.1 * np.sqrt(6 / 8) / 3
+
+
 def test_many_runs_correct_a_wrong_trend():
     w, new = _weights(200, 1), _weights(50, 2)
     surface = _surface(3)

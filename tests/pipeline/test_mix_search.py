@@ -1,5 +1,6 @@
 """``cuvee mix search`` on bare CSV files: ask, run, tell, and go on after a kill."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
+from cuvee.mixing.journal import SearchJournal
 from cuvee.pipeline.cli import main
+from cuvee.pipeline.errors import InputError
+from cuvee.pipeline.mix_run import check_trained
 from cuvee.streaming.shards import domain_folder, write_manifest, write_token_shard
 
 DOMAINS = "domain,tokens\ncode,2000\nweb,6000\nwiki,2000\n"
@@ -43,13 +47,13 @@ def _run_trials() -> pa.Table:
     return trials
 
 
-def _write_shards(domain: str, first: int) -> None:
-    """300 steps of one or two on a ring of eight tokens, in both splits."""
-    steps = np.random.default_rng(first).choice([1, 2], 300)
+def _write_shards(domain: str, first: int, n_tokens: int = 300) -> None:
+    """Steps of one or two on a ring of eight tokens, in both splits."""
+    steps = np.random.default_rng(first).choice([1, 2], n_tokens)
     folder, tokens = domain_folder(Path("run/tokens"), domain), first + np.cumsum(steps) % 8
     for split in ("train", "validation"):
         path = folder / f"{split}-00000.arrow"
-        write_token_shard(path, tokens, np.array([0, 300]), np.zeros(1, np.uint64), "uint16")
+        write_token_shard(path, tokens, np.array([0, n_tokens]), np.zeros(1, np.uint64), "uint16")
     write_manifest(folder, domain=domain, vocab_size=16, tokenizer_hash="steps", eos_id=0)
 
 
@@ -143,8 +147,93 @@ def test_a_search_without_ngram_losses_takes_none_later(folder, capsys):
     assert "j.jsonl began with no n-gram losses" in _told(capsys)
 
 
-def test_shards_that_lack_a_domain_are_refused(folder, capsys):
+def test_shards_that_lack_a_domain_are_refused_before_a_journal_is_begun(folder, capsys):
     for domain in ("code", "web"):
         _write_shards(domain, 0)
     assert _search(*NEW, "-n", "2", "--tokens", "run") == 2
     assert "run has no shards of 'wiki', only of code, web" in _told(capsys)
+    assert not Path("j.jsonl").exists()
+
+
+def test_results_of_a_metric_without_shards_are_refused_before_they_are_told(folder, capsys):
+    for domain in ("code", "web", "wiki"):
+        _write_shards(domain, 0)
+    assert _search(*NEW, "-n", "1", "--tokens", "run") == 0
+    before = Path("j.jsonl").read_bytes()
+    Path("other.csv").write_text("trial,loss.law\n0,1.0\n")
+    assert _search("--results", "other.csv", "--tokens", "run") == 2
+    assert "run has no shards of 'law'" in _told(capsys)
+    assert Path("j.jsonl").read_bytes() == before
+
+
+def test_a_search_among_the_mixtures_of_a_file_runs_no_other(folder, capsys):
+    rows = [f"{0.1 + 0.02 * i:.2f},{0.7 - 0.02 * i:.2f},0.2" for i in range(9)]
+    Path("pool.csv").write_text("\n".join(["code,web,wiki", *rows]))
+    assert _search(*NEW, "-n", "9", "--out", "next.csv", "--mixtures", "pool.csv") == 0
+    trials = pa.csv.read_csv("next.csv")
+    assert sorted(trials["weight.code"].to_pylist()) == [round(0.1 + 0.02 * i, 2) for i in range(9)]
+
+
+RUN = ["--tokens", "run", "--run", "--workers", "1", "-n", "2"]
+NEW_RUN = ["--rung", "4000:4100", "--rung", "4000:10300", "--runs", "5", "--n-initial", "4"]
+
+
+def _trained_records(path: str) -> list[dict]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_a_search_trains_its_own_proxies_and_goes_on_after_a_kill_with_the_same_bytes(folder, capsys):
+    for domain, first in (("code", 8), ("web", 0), ("wiki", 0)):
+        _write_shards(domain, first, n_tokens=4000)
+    assert _search(*NEW_RUN, *RUN, "--n-replicates", "1", "--recommend", "m.json") == 0
+    undisturbed, records = Path("j.jsonl").read_bytes(), _trained_records("j.jsonl")
+    kinds = [record["record"] for record in records]
+    rungs = [(f["n_parameters"], f["n_tokens"]) for f in records[0]["fidelities"]]
+    assert [n_tokens for _, n_tokens in rungs] == [4096, 10240]
+    assert abs(rungs[0][0] - 4000) < 1000
+    assert {r["n_tokens"] for r in records if r["record"] == "trial"} == {4096, 10240}
+    assert kinds.count("result") == kinds.count("trial") >= 6
+    assert set(records[-1]["losses"]) == {"code", "web", "wiki"}
+
+    cut = next(i for i in range(8, len(kinds)) if kinds[i - 1] == kinds[i] == "result")
+    lines = undisturbed.splitlines(keepends=True)
+    Path("j.jsonl").write_bytes(b"".join(lines[:cut]) + lines[cut][:9])
+    assert _search(*RUN, "--recommend", "again.json") == 0
+    assert Path("j.jsonl").read_bytes() == undisturbed
+    assert Path("again.json").read_bytes() == Path("m.json").read_bytes()
+
+
+def test_a_search_whose_proxies_all_fail_says_why(folder, capsys):
+    for domain in ("code", "web", "wiki"):
+        _write_shards(domain, 0)
+    assert _search(*NEW, "--tokens", "run", "-n", "1") == 0
+    journal = SearchJournal("j.jsonl")
+    journal.fail(0, "diverged")
+    with pytest.raises(InputError, match=r"all 1 trials of j.jsonl failed; the first: diverged"):
+        check_trained(journal)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--run"], "--run trains on token shards; give their folder with --tokens"),
+        (
+            ["--run", "--tokens", "run", "--rung", "2000:100"],
+            "asks for 100 tokens; a batch of a proxy has 512",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_a_journal_is_begun(folder, capsys, arguments, told):
+    for domain in ("code", "web", "wiki"):
+        _write_shards(domain, 0)
+    assert _search(*arguments) == 2
+    assert told in _told(capsys)
+    assert not Path("j.jsonl").exists()
+
+
+def test_fidelities_that_no_proxy_has_are_not_trained(folder, capsys):
+    for domain in ("code", "web", "wiki"):
+        _write_shards(domain, 0)
+    assert _search(*NEW, "--tokens", "run", "-n", "1") == 0
+    assert _search(*RUN) == 2
+    assert "j.jsonl asks for 10 parameters and 300 tokens; the nearest proxy has" in _told(capsys)
