@@ -80,8 +80,7 @@ def report(module: torch.nn.Module, loader: StreamingLoader, digests: list[str],
 
 
 def train(shards: dict[str, Path], storage: Path, n_steps: int, fail_at: int | None = None) -> dict[str, Any]:
-    """What a run ends with: the parameters, and a digest of each global batch."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    """What a run on Ray's cluster ends with: the parameters, and a digest of each global batch."""
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"shards": shards, "n_steps": n_steps, "fail_at": fail_at},
@@ -92,18 +91,19 @@ def train(shards: dict[str, Path], storage: Path, n_steps: int, fail_at: int | N
             failure_config=ray_train.FailureConfig(max_failures=0 if fail_at is None else 1),
         ),
     )
-    try:
-        with trainer.fit().checkpoint.as_directory() as folder:
-            return torch.load(Path(folder) / "state.pt", weights_only=True)
-    finally:
-        ray.shutdown()
+    with trainer.fit().checkpoint.as_directory() as folder:
+        return torch.load(Path(folder) / "state.pt", weights_only=True)
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         shards = token_shards(folder / "tokens")
-        trained = train(shards, folder / "runs", 20, fail_at=12)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        try:
+            trained = train(shards, folder / "runs", 20, fail_at=12)
+        finally:
+            ray.shutdown()
         undisturbed = make_loader(shards, rank=0, world_size=1)
         expected = [digest([next(undisturbed).input_ids]) for _ in range(20)]
         print(

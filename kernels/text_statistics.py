@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import kernel, uncounted
+from .byte_masks import WIDTH, below, in_range, n_ones, wide
+from .jit import read_only, uncounted
 from .pieces import strip
 from .short_hash import N_OUTLINES, outline, short_hash
 from .unicode_tables import LINE_BREAK, decode, entry, unicode_tables
@@ -286,7 +287,7 @@ def _word_statistics(
                 met |= _stop_word(stop_hashes, short_hash(data, start, length))
         counts[d, 0], counts[d, 1] = offsets[d + 1] - offsets[d], total
         counts[d, 2], counts[d, 3], counts[d, 4] = alphabetic, symbolic, symbolic_characters
-        counts[d, 5], counts[d, 6] = alnum_first, n_stop if fold_and_repeat else _n_ones(met)
+        counts[d, 5], counts[d, 6] = alnum_first, n_stop if fold_and_repeat else n_ones(met)
 
 
 @uncounted
@@ -296,15 +297,6 @@ def _stop_word(stop_hashes: NDArray[np.uint64], word_hash: np.uint64) -> np.uint
         if stop_hashes[k] == word_hash:
             return np.uint64(1) << np.uint64(k)
     return np.uint64(0)
-
-
-@uncounted
-def _n_ones(bits: np.uint64) -> int:
-    n = 0
-    while bits:
-        bits &= bits - np.uint64(1)
-        n += 1
-    return n
 
 
 def n_characters(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -323,17 +315,19 @@ def newlines(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.
     >>> newlines(np.frombuffer("a\\né".encode(), np.uint8), np.array([0, 4])).tolist()
     [[1], [2]]
     """
-    return _newlines(data, offsets)
-
-
-@kernel
-def _newlines(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     counts = np.zeros((2, len(offsets) - 1), np.int64)
-    for d in range(len(offsets) - 1):
-        text = data[offsets[d] : offsets[d + 1]]
-        n_newlines, n_starts = 0, 0
-        for i in range(len(text)):
-            n_newlines += text[i] == _LF
-            n_starts += text[i] & 0xC0 != 0x80
-        counts[0, d], counts[1, d] = n_newlines, n_starts - n_newlines
+    data, offsets = read_only(wide(data), offsets)
+    _newlines(data, offsets, counts)
     return counts
+
+
+@uncounted
+def _newlines(data: NDArray[np.uint8], offsets: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    for d in range(len(offsets) - 1):
+        start, end = offsets[d], offsets[d + 1]
+        n_newlines, n_others = 0, end - start
+        for i in range(start, end, WIDTH):
+            inside = below(end - i)
+            n_newlines += n_ones(in_range(data, i, _LF, _LF) & inside)
+            n_others -= n_ones(in_range(data, i, 0x80, 0xBF) & inside)  # bytes that continue a code point
+        counts[0, d], counts[1, d] = n_newlines, n_others - n_newlines

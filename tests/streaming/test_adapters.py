@@ -103,10 +103,18 @@ def test_two_ddp_processes_train_as_one(example, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "library"),
-    [("hf_trainer", "transformers"), ("accelerate_loop", "accelerate"), ("lightning_trainer", "lightning")],
+    [
+        ("hf_trainer", "transformers"),
+        ("accelerate_loop", "accelerate"),
+        ("lightning_trainer", "lightning"),
+        ("stateful_dataloader", "torchdata"),
+        ("torchtitan_loop", None),
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_trainer_resumes_to_the_same_losses(example, name: str, library: str, capsys, monkeypatch) -> None:
+def test_a_trainer_resumes_to_the_same_losses(
+    example, name: str, library: str | None, capsys, monkeypatch
+) -> None:
     monkeypatch.setattr(sys, "argv", [name])
     example(name, library).main()
     assert "the losses are the same: True" in capsys.readouterr().out
