@@ -1,6 +1,6 @@
 """Mixers on RegMix's published runs, beside the paper's own two, fitted in the same run.
 
-    python -m benchmarks.mixers [--tables FOLDER] [--quick] [--no-zero] [--json]
+    python -m benchmarks.mixers [--tables FOLDER] [--quick] [--parts PART ...] [--no-zero] [--json]
 
 Fitted on the 512 runs of 1M parameters; the 256 test mixtures at 1M and 60M parameters are scored once and
 used for nothing else. LightGBM runs in an environment of its own below build/, with the paper's settings but
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from cuvee.mixing.gaussian_process import GaussianProcessMixer  # noqa: E402
 Floats = NDArray[np.float64]
 
 ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("rho_by_n_runs", "transfer", "optimum", "regret", "replay", "zero")
 TABLES = ROOT.parent / "shared" / "tables" / "regmix"
 CORPUS = ROOT.parent / "shared" / "corpus" / "dev"
 TARGET = "metric/the_pile_pile_cc_val_loss"
@@ -71,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, default=TABLES)
     parser.add_argument("--quick", action="store_true", help="128 runs and two metrics: under a minute")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="beside the mixers' table")
     parser.add_argument("--no-zero", action="store_true", help="without `benchmarks.zero`")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
@@ -91,18 +94,20 @@ def main() -> None:
     figures["rho"]["ensemble_at_scale"] = score(ranking.mean, test, large)
     figures["fit_s"] = fit_s
     show(console, figures)
-    if not arguments.quick:
-        figures["rho_by_n_runs"] = by_n_runs(train, test, large)
-    figures["transfer"] = transfer(fitted["ensemble"], large)
-    figures["optimum"] = optimum(fitted["gaussian_process"], train, test, arguments.tables)
-    figures["regret"] = regret(arguments.quick)
-    figures["replay"] = dict(replay(arguments.tables, arguments.quick))
-    if not arguments.no_zero and CORPUS.is_dir():
-        figures["zero"] = fidelity_zero(arguments.quick)
-    for key in ("rho_by_n_runs", "transfer", "optimum", "regret", "replay", "zero"):
-        if key in figures:
-            console.print(f"\n{key}", style="bold")
-            console.print_json(data=figures[key])
+    parts: dict[str, Callable[[], Any]] = {
+        "rho_by_n_runs": lambda: by_n_runs(train, test, large),
+        "transfer": lambda: transfer(fitted["ensemble"], large),
+        "optimum": lambda: optimum(fitted["gaussian_process"], train, test, arguments.tables),
+        "regret": lambda: regret(arguments.quick),
+        "replay": lambda: dict(replay(arguments.tables, arguments.quick)),
+        "zero": lambda: fidelity_zero(arguments.quick),
+    }
+    left_out = {"rho_by_n_runs"} if arguments.quick else set()
+    left_out |= {"zero"} if arguments.no_zero or not CORPUS.is_dir() else set()
+    for name in [name for name in arguments.parts if name not in left_out]:
+        figures[name] = parts[name]()
+        console.print(f"\n{name}", style="bold")
+        console.print_json(data=figures[name])
     if arguments.json:
         print(json.dumps(figures))
 
