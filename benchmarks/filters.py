@@ -139,9 +139,11 @@ def forgotten_words(_: pa.Table) -> None:
 
 
 def known_words(batch: pa.Table, profile: Profile) -> None:
-    """The words of the batch are known, and no others."""
+    """The words of the batch are known, and no others: dclm's repetition has another kind."""
     word_pass.forget()
     word_pass.column_words(batch["text"], word_pass.SEGMENTATION[profile])
+    if profile == "dclm":
+        word_pass.column_words(batch["text"], "uax29")
 
 
 def scores_in_turn(batch: pa.Table, operators: Sequence[Filter]) -> None:

@@ -28,13 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come early, so that no worker is left alone with one at the end.
 
     Files of operators and of streaming take turns, since they compile different kernels; then the pipeline's
-    processes, many at a time, find all kernels compiled.
+    processes, many at a time, find all kernels compiled. The types take one core for a minute.
     """
     files = list(dict.fromkeys(item.path for item in items))
     turns = {
         path: turn for name in FIRST for turn, path in enumerate(p for p in files if p.parent.name == name)
     }
-    order = sorted(files, key=lambda path: turns.get(path, len(files) + (path.parent.name != "pipeline")))
+    later = {"tests": 0, "pipeline": 1}
+    order = sorted(files, key=lambda path: turns.get(path, len(files) + later.get(path.parent.name, 2)))
     places = {path: place for place, path in enumerate(order)}
     items.sort(key=lambda item: places[item.path])
 

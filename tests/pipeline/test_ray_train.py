@@ -7,6 +7,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.minutes
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 def test_ray_trains_workers_go_on_from_their_checkpoint_with_the_batches_that_were_due(

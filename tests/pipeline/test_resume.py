@@ -38,7 +38,10 @@ def _benchmark(name: str) -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "n_kills"), [("local", 2), pytest.param("ray", 1, marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    ("engine", "n_kills"),
+    [("local", 2), pytest.param("ray", 1, marks=[pytest.mark.ray, pytest.mark.minutes])],
+)
 def test_a_run_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_one(
     whole_run: WholeRun, engine: str, n_kills: int, tmp_path: Path
 ) -> None:
