@@ -1,6 +1,6 @@
 """Mixers on RegMix's published runs, beside the paper's own two, fitted in the same run.
 
-    python -m benchmarks.mixers [--tables FOLDER] [--quick] [--parts PART ...] [--no-zero] [--json]
+    python -m benchmarks.mixers [--tables FOLDER] [--quick] [--parts PART ...] [--json]
 
 Fitted on the 512 runs of 1M parameters; the 256 test mixtures at 1M and 60M parameters are scored once and
 used for nothing else. LightGBM runs in an environment of its own below build/, with the paper's settings but
@@ -74,7 +74,6 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, default=TABLES)
     parser.add_argument("--quick", action="store_true", help="128 runs and two metrics: under a minute")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="beside the mixers' table")
-    parser.add_argument("--no-zero", action="store_true", help="without `benchmarks.zero`")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
     if not arguments.tables.is_dir():
@@ -102,9 +101,8 @@ def main() -> None:
         "replay": lambda: dict(replay(arguments.tables, arguments.quick)),
         "zero": lambda: fidelity_zero(arguments.quick),
     }
-    left_out = {"rho_by_n_runs"} if arguments.quick else set()
-    left_out |= {"zero"} if arguments.no_zero or not CORPUS.is_dir() else set()
-    for name in [name for name in arguments.parts if name not in left_out]:
+    possible = {"rho_by_n_runs": not arguments.quick, "zero": CORPUS.is_dir()}
+    for name in [name for name in arguments.parts if possible.get(name, True)]:
         figures[name] = parts[name]()
         console.print(f"\n{name}", style="bold")
         console.print_json(data=figures[name])

@@ -54,7 +54,7 @@ def english_words(
     """Fill the columns of `words.Words` with the tokens of each document.
 
     Windows are those of `whitespace_words`. What a short chunk was cut into is remembered by all its bytes,
-    with the number of its first token: half of the chunks that need the rules came before.
+    with the number of its first token.
     """
     n = 0
     for d in range(len(offsets) - 1):

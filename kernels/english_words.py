@@ -78,7 +78,7 @@ def glance(data: NDArray[np.uint8], start: int, n_bytes: int) -> int:
     """A number below `_N_GLANCES` that few words share with a special case: of the first eight bytes and the
     length.
 
-    The bits of all special cases fit into the nearest cache, and 3 % of them are set.
+    The bits of all special cases fit into the nearest cache, and few of them are set.
     """
     first = load_few(data, start, min(n_bytes, 8)) ^ np.uint64(n_bytes) * SEED
     return np.int64((first * _GOLDEN) >> np.uint64(48))  # type: ignore[return-value]

@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .instructions import pointer
+from .instructions import carray, pointer
 from .jit import kernel
 from .token_stream import Tokens, TokenStream, find
 

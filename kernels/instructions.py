@@ -1,8 +1,9 @@
-"""Machine instructions that numba has no name for."""
+"""Machine instructions that numba has no name for, and arrays at an address."""
 
 from typing import Any
 
 from llvmlite import ir
+from numba import carray as carray  # type: ignore[attr-defined]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic

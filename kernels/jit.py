@@ -41,7 +41,7 @@ def uncounted(function: F) -> F:
     """`function` as a kernel that makes no array, so that references to those it is given need no count.
 
     numba counts a reference wherever an array gets a name. These are calls that LLVM cannot see into: in a
-    loop over words they took two thirds of the time.
+    loop over words they can take most of the time.
     """
     return _compiled(function, _nrt=False)
 
@@ -50,7 +50,7 @@ def inlined(function: F) -> F:
     """`function` as part of each kernel that calls it: for small steps of inner loops, which make no array.
 
     LLVM puts it there. numba could, too (``inline="always"``), before it looks at types: then each copy is
-    compiled anew, which took twice as long for a large kernel.
+    compiled anew, which is most of the work for a large kernel.
     """
     return _compiled(function, _nrt=False, forceinline=True)
 

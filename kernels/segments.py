@@ -1,10 +1,9 @@
 """Segments of a token stream: where documents lie in it, and copies of them for another process."""
 
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .instructions import pointer
+from .instructions import carray, pointer
 from .jit import kernel
 from .token_stream import TokenLayout, Tokens, TokenStream, find
 

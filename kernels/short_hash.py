@@ -33,12 +33,7 @@ def short_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
             h, other = mix(h, load8(data, i)), mix(other, load8(data, i + 8))
             i += 16
         h = mix(h, other)
-    while i + 8 <= end:
-        h = mix(h, load8(data, i))
-        i += 8
-    if i < end:
-        h = mix(h, load_few(data, i, end - i))
-    return h
+    return _mix_rest(h, data, i, end)
 
 
 @inlined
@@ -53,13 +48,16 @@ def line_hash(data: NDArray[np.uint8], start: int, n_bytes: int) -> np.uint64:
         h = folded_product(load8(data, i) ^ _K1, load8(data, i + 8) ^ h)
         other = folded_product(load8(data, i + 16) ^ _K2, load8(data, i + 24) ^ other)
         i += 32
-    h = mix(h, other)
+    return _mix_rest(mix(h, other), data, i, end)
+
+
+@inlined
+def _mix_rest(h: np.uint64, data: NDArray[np.uint8], i: int, end: int) -> np.uint64:
+    """`h` mixed with data[i:end], eight bytes at a time."""
     while i + 8 <= end:
         h = mix(h, load8(data, i))
         i += 8
-    if i < end:
-        h = mix(h, load_few(data, i, end - i))
-    return h
+    return mix(h, load_few(data, i, end - i)) if i < end else h
 
 
 @inlined

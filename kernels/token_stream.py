@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .instructions import pointer, prefetch
+from .instructions import carray, pointer, prefetch
 from .jit import kernel
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]

@@ -13,24 +13,23 @@ from .errors import InputError, UsageError
 from .mix_zero import tokens_folder
 from .plan import LAYOUT_VERSION, digest
 from .progress import RunProgress
-from .proxy_search import ProxySearch, Rung, vocab_size_of
-from .proxy_work import training_config
-from .recipe import Model, Proxy
+from .proxy_search import ProxySearch, Rung, rungs_of, vocab_size_of
+from .proxy_work import model_shape, training_config
+from .recipe import Mix, Search
 from .run_directory import opened
 from .tokenizing import claim
 
 if TYPE_CHECKING:
     from ..proxy_models.transformer import ModelShape
 
-GROUP_SIZE = 4  # proxies that are trained together
-MODEL = Model()  # the shape whose width is chosen by the parameters asked for
+RECIPE = Mix(search=Search())  # what a recipe has that says nothing of it
+MODEL = RECIPE.proxy  # the shape whose width is chosen by the parameters asked for
 BATCH_TOKENS = MODEL.batch_size * MODEL.sequence_length
 
 
 def default_rungs(tokens: Path, names: Sequence[str]) -> list[Fidelity]:
-    """Of a recipe's proxy: its parameters, at 30 % and at all of its tokens."""
-    shape, n_tokens = _shape(MODEL.d_model, _vocab_size(tokens, names)), Proxy().n_tokens
-    return [_rung(shape, round(part * n_tokens)).fidelity for part in (0.3, 1.0)]
+    """Those of a recipe's search."""
+    return [rung.fidelity for rung in rungs_of(RECIPE, _vocab_size(tokens, names))]
 
 
 def nearest_rung(asked: Fidelity, tokens: Path, names: Sequence[str]) -> Fidelity:
@@ -67,9 +66,10 @@ def train(journal: SearchJournal, tokens: Path, n_parallel: int, n_workers: int 
         claim(folder / "proxies", digest([LAYOUT_VERSION, arguments.to_record()]))
         engine = LocalEngine(n_workers)
         try:
-            ProxySearch(n_parallel, GROUP_SIZE, root, names, folder, rungs, engine, RunProgress()).run(
-                journal
+            search = ProxySearch(
+                n_parallel, RECIPE.group_size, root, names, folder, rungs, engine, RunProgress()
             )
+            search.run(journal)
         finally:
             engine.close()
     check_trained(journal)
@@ -116,10 +116,8 @@ def _widths(n_parameters: int, vocab_size: int) -> list[int]:
 
 
 def _shape(d_model: int, vocab_size: int) -> ModelShape:
-    from ..proxy_models.transformer import ModelShape  # imports torch, which a search without --run spares
-
     d_ff = MODEL.d_ff * d_model // MODEL.d_model
-    return ModelShape(vocab_size, MODEL.sequence_length, MODEL.n_layers, d_model, MODEL.n_heads, d_ff)
+    return model_shape(MODEL.model_copy(update={"d_model": d_model, "d_ff": d_ff}), vocab_size)
 
 
 def _rung(shape: ModelShape, n_tokens: int) -> Rung:

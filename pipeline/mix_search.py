@@ -39,7 +39,6 @@ from .mix_files import (
 from .mix_zero import domain_folders
 
 MIN_RUNS = 4  # before a mixture is recommended
-MAX_EPOCHS = 4.0  # of a domain in --budget, where no --domains say otherwise
 NGRAM_TOKENS = 4_000_000  # counted of a domain
 
 
@@ -70,8 +69,6 @@ def search(arguments: argparse.Namespace) -> None:
 def _journal(given: argparse.Namespace) -> SearchJournal:
     """The journal, begun or continued; what cannot go on is refused before anything is written."""
     arguments = _arguments(given)
-    if arguments is not None:
-        _check_shards(given.tokens, arguments.domain_names)
     try:
         journal = SearchJournal(given.journal, arguments)
     except (ValueError, OSError) as error:
@@ -92,6 +89,7 @@ def _arguments(given: argparse.Namespace) -> SearchArguments | None:
             "each, cheapest first, the target last."
         )
     names, tokens, max_epochs = _domains(given)
+    _check_shards(given.tokens, names)
     with located(given.domains or given.tokens):
         upper = caps(tokens, given.budget, max_epochs).tolist() if given.budget else None
     try:
@@ -123,7 +121,7 @@ def _domains(given: argparse.Namespace) -> tuple[list[str], NDArray[np.float64],
     folders = domain_folders(given.tokens)
     with located(given.tokens):
         tokens = np.array([float(TokenStore(folder, "train").n_tokens) for folder in folders.values()])
-    return list(folders), tokens, np.full(len(tokens), MAX_EPOCHS)
+    return list(folders), tokens, np.full(len(tokens), mix_run.RECIPE.max_epochs)
 
 
 def _rungs(given: argparse.Namespace, names: Sequence[str]) -> list[Fidelity]:
@@ -131,7 +129,6 @@ def _rungs(given: argparse.Namespace, names: Sequence[str]) -> list[Fidelity]:
     asked = [_fidelity(text) for text in given.rung]
     if not given.run:
         return asked
-    _check_shards(given.tokens, names)
     if not asked:
         return mix_run.default_rungs(given.tokens, names)
     return [mix_run.nearest_rung(fidelity, given.tokens, names) for fidelity in asked]
