@@ -5,7 +5,12 @@ the row of the greatest gain, k times, gives at least 1 - 1/e of the best f (Nem
 
 Gains are sums of float32 in one fixed order (N_LANES sums side by side). Such a sum never grows when a term
 falls, rounding included; so a gain from an earlier step bounds today's, and the lazy algorithms below choose
-what the naive one chooses, bit for bit, on every machine. Over a stream: sieve.py.
+what the naive one chooses, bit for bit, on every machine.
+
+Reading the matrix is what they cost. A copy in bytes, similarities rounded up, beside the cover rounded down,
+bounds today's gain from a quarter of the reading, and few rows are left whose gain has to be known.
+
+Few similar items for each row: facility_location_sparse.py; over a stream: sieve.py.
 """
 
 import math
@@ -14,10 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .instructions import BYTES_AT_ONCE, MAX_EXCESS, byte_excess
 from .jit import inlined, kernel
 from .permutation import mix64
 
 N_LANES = 32
+TOP_BYTE = np.float32(254.9)  # of the greatest similarity: 255 when it is rounded up
+ROOM = np.float32(1 + 1 / 64)  # above the greatest similarity so far
+SMALLEST_TOP = np.float32(1e-35)  # whose scale is finite
+UP, DOWN = np.float32(1 + 2.0**-20), np.float32(1 - 2.0**-20)
+"""Factors by which a product is surely not below, or above, the true one."""
 Float32s = NDArray[np.float32]
 
 
@@ -39,8 +50,9 @@ def facility_location(
 ) -> Selection:
     """The greedy choice of k rows; of equal gains the first row.
 
-    Lazily: rows wait in a heap by the last gain that is known of them, and only the top is worked out again.
-    O(n_rows · n_items) once, and then for each choice a few rows of n_items.
+    Lazily: a row is worked out again only if the last gain that is known of it, and then a bound from the
+    copy in bytes, exceed today's best so far. O(n_rows · n_items) once, and then for each choice a few rows
+    of n_items; the copy takes a quarter of the matrix's memory.
 
     Args:
         similarity: (n_rows, n_items), finite; negative counts as 0. Copied unless float32 in C order.
@@ -59,12 +71,18 @@ def facility_location(
     ([2, 3], [20.0, 9.600000381469727], [3, 2])
     """
     rows, group_of, left, extra = _checked(similarity, k, groups, budgets, bonus, is_finite=True)
-    indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
-    best = np.full(rows.shape[1], -1, np.int64)
-    n = _lazy(rows, group_of, left, extra, indices, gains, best)
-    if n < 0:
+    n_rows, n_items = rows.shape
+    # Made here and not in a kernel: numpy asks for huge pages.
+    coarse = np.zeros((n_rows, -(-n_items // BYTES_AT_ONCE) * BYTES_AT_ONCE), np.uint8)
+    bound = np.empty(n_rows)
+    scale = _coarsen(rows, extra, coarse, bound)
+    if scale < 0:
         check_finite("similarity", rows)
         raise ValueError("similarity has a row whose sum is beyond float32; divide all by a number")
+    bound[left[group_of] <= 0] = -1
+    indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
+    best = np.full(n_items, -1, np.int64)
+    n = _greedy(rows, coarse, scale, bound, group_of, left, extra, indices, gains, best)
     return selection_of(indices[:n], gains[:n], best)
 
 
@@ -131,49 +149,6 @@ def facility_location_stochastic(
     return selection_of(indices, gains, best)
 
 
-def facility_location_sparse(
-    starts: NDArray[np.int64], items: NDArray[np.int64], similarity: Float32s, n_items: int, k: int
-) -> Selection:
-    """`facility_location` where each row is similar to few items, as in a graph of nearest neighbours.
-
-    Args:
-        starts: int64, (n_rows + 1,): row i is similar to items[starts[i]:starts[i + 1]], which are distinct.
-        items: int64, (n_pairs,), in [0, n_items).
-        similarity: float32, (n_pairs,), finite; negative counts as 0.
-        k: 1 <= k <= n_rows.
-    Returns:
-        As `facility_location`; items that no chosen row is similar to are in no size.
-    Raises:
-        ValueError: the arrays disagree, or a value is out of range.
-
-    >>> starts, items = np.array([0, 2, 4, 5]), np.array([0, 1, 1, 2, 3])
-    >>> similarity = np.array([1.0, 0.5, 1.0, 0.8, 0.1], np.float32)
-    >>> facility_location_sparse(starts, items, similarity, 4, 2).indices.tolist()
-    [1, 0]
-    """
-    n_rows = starts.size - 1
-    if not 1 <= k <= n_rows:
-        raise ValueError(f"k is {k}; of {n_rows} rows 1 to {n_rows} can be chosen")
-    if (
-        starts[0] != 0
-        or starts[-1] != items.size
-        or items.size != similarity.size
-        or (np.diff(starts) < 0).any()
-    ):
-        raise ValueError(
-            f"starts run from {starts[0]} to {starts[-1]}; with {items.size} items and {similarity.size} "
-            f"similarities they rise from 0 to {items.size}"
-        )
-    if items.size and (items.min() < 0 or items.max() >= n_items):
-        raise ValueError(f"items run from {items.min()} to {items.max()}; they must lie in [0, {n_items})")
-    values = np.ascontiguousarray(similarity, np.float32)
-    check_finite("similarity", values)
-    indices, gains = np.empty(k, np.int64), np.empty(k, np.float32)
-    best = np.full(n_items, -1, np.int64)
-    _lazy_sparse(np.asarray(starts, np.int64), np.asarray(items, np.int64), values, indices, gains, best)
-    return selection_of(indices, gains, best)
-
-
 def _checked(
     similarity: NDArray[np.floating[Any]],
     k: int,
@@ -210,17 +185,22 @@ def checked_limits(
         raise ValueError(f"k is {k}; of {n_rows} rows 1 to {n_rows} can be chosen")
     if (groups is None) != (budgets is None):
         raise ValueError("groups and budgets come together; one of the two is missing")
-    group_of = np.zeros(n_rows, np.int64) if groups is None else np.asarray(groups, np.int64)
-    left = np.array([k]) if budgets is None else np.array(budgets, np.int64)
-    if group_of.shape != (n_rows,) or group_of.min() < 0 or group_of.max() >= left.size:
-        raise ValueError(
-            f"groups have shape {group_of.shape} and run from {group_of.min()} to {group_of.max()}; one of "
-            f"0 to {left.size - 1} is needed for each of {n_rows} rows"
-        )
-    extra = np.zeros(n_rows, np.float32) if bonus is None else np.ascontiguousarray(bonus, np.float32)
-    if extra.shape != (n_rows,) or not (extra >= 0).all():
-        raise ValueError(f"bonus has shape {extra.shape} and minimum {extra.min()}; each row needs one >= 0")
-    check_finite("bonus", extra)
+    group_of, left = np.zeros(n_rows, np.int64), np.array([k])
+    if groups is not None and budgets is not None:
+        group_of, left = np.asarray(groups, np.int64), np.array(budgets, np.int64)
+        if group_of.shape != (n_rows,) or group_of.min() < 0 or group_of.max() >= left.size:
+            raise ValueError(
+                f"groups have shape {group_of.shape} and run from {group_of.min()} to {group_of.max()}; one "
+                f"of 0 to {left.size - 1} is needed for each of {n_rows} rows"
+            )
+    extra = np.zeros(n_rows, np.float32)
+    if bonus is not None:
+        extra = np.ascontiguousarray(bonus, np.float32)
+        if extra.shape != (n_rows,) or not (extra >= 0).all():
+            raise ValueError(
+                f"bonus has shape {extra.shape} and minimum {extra.min()}; each row needs one >= 0"
+            )
+        check_finite("bonus", extra)
     return group_of, left, extra
 
 
@@ -240,6 +220,12 @@ def check_finite(name: str, values: Float32s) -> None:
 def selection_of(indices: NDArray[np.int64], gains: Float32s, best: NDArray[np.int64]) -> Selection:
     """Rows with the items whose best row, by its place among them, they are; -1: nobody's."""
     return Selection(indices, gains, np.bincount(best[best >= 0], minlength=indices.size).astype(np.int64))
+
+
+@inlined
+def rounding(n_items: int) -> float:
+    """Twice the relative error that a sum of float32 in the fixed order can have."""
+    return (n_items // N_LANES + N_LANES + 8) * 2.0**-23
 
 
 @inlined
@@ -283,24 +269,6 @@ def _cover(row: Float32s, cover: Float32s, best: NDArray[np.int64], number: int)
             best[j] = number
 
 
-@inlined
-def _sink(heap: NDArray[np.int64], size: int, bound: Float32s) -> None:
-    """Put the top of a heap where it belongs: the greatest bound on top, of equals the smallest row."""
-    at, row = 0, heap[0]
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        left = heap[child]
-        if child + 1 < size:
-            right = heap[child + 1]
-            if bound[right] > bound[left] or (bound[right] == bound[left] and right < left):
-                child, left = child + 1, right
-        if bound[row] > bound[left] or (bound[row] == bound[left] and row < left):
-            break
-        heap[at] = left
-        at = child
-    heap[at] = row
-
-
 @kernel
 def _gains(rows: Float32s, cover: Float32s, found: Float32s) -> None:
     lanes = np.empty(N_LANES, np.float32)
@@ -308,9 +276,58 @@ def _gains(rows: Float32s, cover: Float32s, found: Float32s) -> None:
         found[i] = _gain(rows[i], cover, lanes)
 
 
+@inlined
+def _coarsened(row: Float32s, scale: np.float32, coarse: NDArray[np.uint8]) -> None:
+    for j in range(row.size):
+        coarse[j] = np.uint8(np.ceil(max(row[j], np.float32(0)) * scale * UP))
+
+
+@inlined
+def _coarse_gain(row: NDArray[np.uint8], cover: NDArray[np.uint8]) -> int:
+    total = 0
+    for at in range(0, row.size, MAX_EXCESS):
+        here = np.int64(row.ctypes.data) + at, np.int64(cover.ctypes.data) + at
+        total += byte_excess(here[0], here[1], min(MAX_EXCESS, row.size - at))
+    return total
+
+
+@inlined
+def _is_ahead(bound: float, row: int, gain: float, top: int) -> bool:
+    """Whether a row of this bound may be chosen before the top one: of equals the first is."""
+    return bound > gain or (bound == gain and row < top)
+
+
 @kernel
-def _lazy(
+def _coarsen(rows: Float32s, extra: Float32s, coarse: NDArray[np.uint8], bound: NDArray[np.float64]) -> float:
+    """Fill `coarse` and each row's gain of the first choice; the scale, or -1 if a value may not be finite.
+
+    The greatest value is not known before the last row: a greater one than so far begins anew, with room.
+    """
+    lanes = np.empty(N_LANES, np.float32)
+    top, scale, i = np.float32(0), np.float32(1), 0
+    while i < rows.shape[0]:
+        gain = _first_gain(rows[i], lanes)
+        if not np.isfinite(gain):
+            return -1.0
+        greatest = np.float32(0)
+        for value in rows[i]:
+            greatest = max(greatest, value)
+        if greatest > top:
+            top = max(greatest * ROOM, SMALLEST_TOP)
+            scale, i = TOP_BYTE / top, 0
+            continue
+        _coarsened(rows[i], scale, coarse[i])
+        bound[i] = gain + extra[i]
+        i += 1
+    return scale
+
+
+@kernel
+def _greedy(
     rows: Float32s,
+    coarse: NDArray[np.uint8],
+    scale: float,
+    bound: NDArray[np.float64],
     group_of: NDArray[np.int64],
     left: NDArray[np.int64],
     extra: Float32s,
@@ -318,70 +335,40 @@ def _lazy(
     gains: Float32s,
     best: NDArray[np.int64],
 ) -> int:
-    """Rows chosen, or -1 if a similarity may not be finite."""
+    """Rows chosen. A bound below 0 is of a row that cannot be."""
     n_rows, n_items = rows.shape
     cover, lanes = np.zeros(n_items, np.float32), np.empty(N_LANES, np.float32)
-    bound, step_of = np.empty(n_rows, np.float32), np.zeros(n_rows, np.int64)
-    for i in range(n_rows):
-        gain = _first_gain(rows[i], lanes)
-        if not np.isfinite(gain):
-            return -1
-        bound[i] = gain + extra[i]
-    heap, size = np.argsort(-bound, kind="mergesort"), n_rows
-    n_chosen = 0
-    while n_chosen < indices.size and size > 0:
-        top = heap[0]
-        is_gone = left[group_of[top]] <= 0
-        if not is_gone and step_of[top] < n_chosen:
-            bound[top] = _gain(rows[top], cover, lanes) + extra[top]
-            step_of[top] = n_chosen
-        elif not is_gone:
-            _cover(rows[top], cover, best, n_chosen)
-            indices[n_chosen], gains[n_chosen] = top, bound[top]
-            left[group_of[top]] -= 1
-            n_chosen += 1
-            is_gone = True
-        if is_gone:
-            size -= 1
-            heap[0] = heap[size]
-        if size > 0:
-            _sink(heap, size, bound)
-    return n_chosen
-
-
-@kernel
-def _lazy_sparse(
-    starts: NDArray[np.int64],
-    items: NDArray[np.int64],
-    values: Float32s,
-    indices: NDArray[np.int64],
-    gains: Float32s,
-    best: NDArray[np.int64],
-) -> None:
-    n_rows = starts.size - 1
-    cover, bound = np.zeros(best.size, np.float32), np.zeros(n_rows, np.float32)
-    step_of = np.zeros(n_rows, np.int64)
-    for i in range(n_rows):
-        for p in range(starts[i], starts[i + 1]):
-            bound[i] += max(values[p], np.float32(0))
-    heap, size = np.argsort(-bound, kind="mergesort"), n_rows
-    n_chosen = 0
-    while n_chosen < indices.size:
-        top = heap[0]
-        if step_of[top] < n_chosen:
-            total = np.float32(0)
-            for p in range(starts[top], starts[top + 1]):
-                total += max(values[p] - cover[items[p]], np.float32(0))
-            bound[top], step_of[top] = total, n_chosen
-        else:
-            for p in range(starts[top], starts[top + 1]):
-                if values[p] > cover[items[p]]:
-                    cover[items[p]] = values[p]
-                    best[items[p]] = n_chosen
-            indices[n_chosen], gains[n_chosen] = top, bound[top]
-            n_chosen, size = n_chosen + 1, size - 1
-            heap[0] = heap[size]
-        _sink(heap, size, bound)
+    coarse_cover = np.zeros(coarse.shape[1], np.uint8)
+    above = 1 + rounding(n_items)
+    rival = np.argmax(bound)
+    for step in range(indices.size):
+        top = rival if bound[rival] >= 0 else np.argmax(bound)
+        if bound[top] < 0:
+            return step
+        gain = np.float64(_gain(rows[top], cover, lanes) + extra[top])
+        bound[top], rival = gain, top
+        for i in range(n_rows):
+            if not _is_ahead(bound[i], i, gain, top):
+                continue
+            most = _coarse_gain(coarse[i], coarse_cover) / scale
+            bound[i] = min(bound[i], (most + extra[i]) * above)
+            if not _is_ahead(bound[i], i, gain, top):
+                continue
+            bound[i] = _gain(rows[i], cover, lanes) + extra[i]
+            if _is_ahead(bound[i], i, gain, top):
+                top, gain, rival = i, bound[i], top
+            elif rival == top or bound[i] > bound[rival]:
+                rival = i
+        for j in range(n_items):
+            if rows[top, j] > cover[j]:
+                cover[j], best[j] = rows[top, j], step
+                coarse_cover[j] = np.uint8(cover[j] * scale * DOWN)
+        indices[step], gains[step] = top, gain
+        bound[top] = -1
+        left[group_of[top]] -= 1
+        if left[group_of[top]] == 0:
+            bound[group_of == group_of[top]] = -1
+    return indices.size
 
 
 @kernel

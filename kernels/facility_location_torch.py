@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .facility_location import (
-    N_LANES,
     Float32s,
     Selection,
     check_finite,
     checked_limits,
     gains_of,
+    rounding,
     selection_of,
 )
 
@@ -56,8 +56,7 @@ def facility_location_torch(
     if not bool(torch.isfinite(rows).all()):
         check_finite("similarity", rows.cpu().numpy())
     n_items = rows.shape[1]
-    # By how much of itself a sum of float32 differs from the true one at most: see `_gain`; twice that.
-    error = (n_items // N_LANES + N_LANES + 8) * 2.0**-23
+    error = rounding(n_items)
     cover, best = rows.new_zeros(n_items), rows.new_full((n_items,), -1, dtype=torch.int64)
     closed = torch.from_numpy(left[group_of] <= 0).to(rows.device)
     added = torch.from_numpy(extra.astype(np.float64)).to(rows.device)

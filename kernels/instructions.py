@@ -8,6 +8,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+BYTES_AT_ONCE = 32
+MAX_EXCESS = 256 * BYTES_AT_ONCE  # sums of 256 bytes stay within 16 bits
+
 
 def _pointer(_context: Any, address: Any) -> tuple[Any, Any]:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -45,7 +48,35 @@ def _folded_product(_context: Any, a: Any, b: Any) -> tuple[Any, Any]:
     return types.uint64(types.uint64, types.uint64), generate
 
 
+def _byte_excess(_context: Any, a: Any, b: Any, n: Any) -> tuple[Any, Any]:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8)
+        few, sums, wide = (ir.VectorType(ir.IntType(bits), BYTES_AT_ONCE) for bits in (8, 16, 32))
+        subtract = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, ir.FunctionType(few, [few, few]), f"llvm.usub.sat.v{BYTES_AT_ONCE}i8"
+        )
+        add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module,
+            ir.FunctionType(wide.element, [wide]),
+            f"llvm.vector.reduce.add.v{BYTES_AT_ONCE}i32",
+        )
+        starts = [builder.inttoptr(address, byte.as_pointer()) for address in arguments[:2]]
+        size = arguments[2]
+        zero, step = (ir.Constant(size.type, value) for value in (0, BYTES_AT_ONCE))
+        total = cgutils.alloca_once_value(builder, ir.Constant(sums, None))  # type: ignore[no-untyped-call]
+        with cgutils.for_range_slice(builder, zero, size, step) as (at, _):  # type: ignore[no-untyped-call]
+            here = [builder.bitcast(builder.gep(start, [at]), few.as_pointer()) for start in starts]
+            above = builder.call(subtract, [builder.load(place, align=1) for place in here])
+            builder.store(builder.add(builder.load(total), builder.zext(above, sums)), total)
+        return builder.zext(builder.call(add, [builder.zext(builder.load(total), wide)]), size.type)
+
+    return n(a, b, n), generate
+
+
 pointer: Any = intrinsic(_pointer)  # of an address: carray takes it
 prefetch: Any = intrinsic(_prefetch)  # of an address: its cache line is on its way while other work is done
 folded_product: Any = intrinsic(_folded_product)  # of two words: the two halves of their product, xor-ed
 first_bit: Any = intrinsic(_first_bit)  # the lowest one that is set, of a word that is not 0
+# Of the addresses of two strings and their length, up to MAX_EXCESS and a multiple of BYTES_AT_ONCE: by how
+# much bytes of the first are above those of the second, in all.
+byte_excess: Any = intrinsic(_byte_excess)

@@ -122,13 +122,17 @@ def blocked_sequential_sampling(
         )
     if n_blocks < 1 or redundancy < 0:
         raise ValueError(f"n_blocks is {n_blocks} and redundancy {redundancy}; at least 1 and 0 are needed")
+    sizes = _blocks(k, n_blocks)
+    drawn = gumbel_top_k(scores, sizes[0] if sizes else 0, key=_key_of_block(key, 0), beta=beta)
+    if len(sizes) < 2:
+        return drawn
     directions = np.asarray(features, np.float64)
     directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-300)
-    logits, drawn = scores.copy(), np.empty(0, np.int64)
-    for block, n_drawn in enumerate(_blocks(k, n_blocks)):
-        chosen = gumbel_top_k(logits, n_drawn, key=_key_of_block(key, block), beta=beta)
+    logits, chosen = scores.copy(), drawn
+    for block, n_drawn in enumerate(sizes[1:], start=1):
         logits -= redundancy * (2 / k) * (directions @ directions[chosen].sum(axis=0))
         logits[chosen] = -np.inf
+        chosen = gumbel_top_k(logits, n_drawn, key=_key_of_block(key, block), beta=beta)
         drawn = np.concatenate([drawn, chosen])
     return drawn
 

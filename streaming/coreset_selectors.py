@@ -186,20 +186,21 @@ class Jest(Selector):
         features = candidates.features if candidates.features is not None else np.zeros((n, 1), np.float32)
         budgets = shares(candidates.sources, k) if self.by_source else [(np.arange(n), k)]
         rows = [
-            own[
-                blocked_sequential_sampling(
-                    standardised(scores[own]),
-                    features[own],
-                    budget,
-                    key=key_of(random),
-                    n_blocks=self.n_blocks,
-                    redundancy=self.redundancy,
-                    beta=self.beta,
-                )
-            ]
+            own if budget == own.size else own[self._drawn(scores[own], features[own], budget, random)]
             for own, budget in budgets
         ]
         return np.concatenate(rows), np.ones(k)
+
+    def _drawn(self, scores: Floats, features: Float32s, k: int, random: np.random.Generator) -> Ints:
+        return blocked_sequential_sampling(
+            standardised(scores),
+            features,
+            k,
+            key=key_of(random),
+            n_blocks=self.n_blocks,
+            redundancy=self.redundancy,
+            beta=self.beta,
+        )
 
 
 def cosines(features: Float32s) -> Float32s:
@@ -243,6 +244,8 @@ def sparse(steps: Floats, n_coordinates: int) -> Floats:
 
 def medoids(points: Floats, k: int) -> tuple[Ints, Ints]:
     """k of n points and the points nearest to each: exact for one coordinate, greedy by L1 for more."""
+    if k == len(points):
+        return np.arange(k), np.ones(k, np.int64)
     if points.shape[1] == 1:
         return line_medoids(points[:, 0], k)
     distances = cdist(points, points, "cityblock")

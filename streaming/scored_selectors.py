@@ -48,7 +48,10 @@ class ScoredSelector(Selector):
             return self._choose(scores, k, random)
         rows, weights = list[Ints](), list[Floats]()
         for own, budget in shares(candidates.sources, k):
-            chosen, weight = self._choose(scores[own], budget, random)
+            if budget == own.size:
+                chosen, weight = np.arange(budget), np.ones(budget)
+            else:
+                chosen, weight = self._choose(scores[own], budget, random)
             rows.append(own[chosen])
             # A source whose share was rounded counts for its candidates all the same.
             weights.append(weight if self._is_plain else weight * own.size * k / (budget * scores.size))

@@ -10,9 +10,9 @@ from cuvee.kernels.facility_location import (
     Selection,
     facility_location,
     facility_location_reference,
-    facility_location_sparse,
     facility_location_stochastic,
 )
+from cuvee.kernels.facility_location_sparse import facility_location_sparse
 from cuvee.kernels.sieve import Sieve
 
 
@@ -59,7 +59,7 @@ def test_the_lazy_choice_is_the_naive_one_where_many_items_round(seed: int) -> N
     assert_equal(facility_location(similarity, 20), facility_location_reference(similarity, 20))
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-30])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e-38, 1e34])
 def test_the_lazy_choice_is_the_naive_one_to_the_last_row_that_adds_nothing(scale: float) -> None:
     # Near the end gains are a millionth of the first ones, equal, or none: bounds must not fall below them.
     rng = np.random.default_rng(0)
@@ -70,6 +70,14 @@ def test_the_lazy_choice_is_the_naive_one_to_the_last_row_that_adds_nothing(scal
     for given_bonus in (None, bonus):
         found = facility_location(similarity, 80, bonus=given_bonus)
         assert_equal(found, facility_location_reference(similarity, 80, bonus=given_bonus))
+
+
+@pytest.mark.parametrize("n_items", [31, 32, 8192, 8225])
+def test_the_lazy_choice_is_the_naive_one_where_bytes_are_summed_in_parts(n_items: int) -> None:
+    # Rows grow, so the greatest similarity, which the bytes are scaled to, is known at the last one.
+    rng = np.random.default_rng(n_items)
+    similarity = (np.linspace(0.1, 9, 30)[:, None] * rng.random((30, n_items)) ** 4).astype(np.float32)
+    assert_equal(facility_location(similarity, 12), facility_location_reference(similarity, 12))
 
 
 @pytest.mark.parametrize("seed", range(10))

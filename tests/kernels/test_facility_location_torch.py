@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cuvee.kernels.facility_location import facility_location, facility_location_sparse
+from cuvee.kernels.facility_location import facility_location
+from cuvee.kernels.facility_location_sparse import facility_location_sparse
 from cuvee.kernels.facility_location_torch import facility_location_torch, nearest_cosines
 from cuvee.streaming.selectors import Candidates, load_selector
 
