@@ -1,7 +1,7 @@
 """What a trainer gets in each step."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 if TYPE_CHECKING:
@@ -11,7 +11,6 @@ FieldName = Literal[
     "input_ids", "labels", "position_ids", "cu_seqlens", "max_seqlen", "domain_ids", "row_ids", "weights"
 ]
 _ABSENT: Any = None  # a field that was not asked for
-_ABOUT = ("step", "first_row", "is_selected")
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 
 
@@ -62,8 +61,7 @@ class Batch:
 
     def keys(self) -> list[str]:
         """The names of what was asked for."""
-        names = [field.name for field in fields(self) if field.name not in _ABOUT]
-        return [name for name in names if getattr(self, name) is not None]
+        return [name for name in FIELDS if getattr(self, name) is not None]
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.keys():

@@ -225,10 +225,10 @@ def kept_whole(sizes: Ints, k: int, keep_below: float) -> NDArray[np.bool_]:
     >>> kept_whole(np.array([60, 1, 2, 1]), 16, 1.0).tolist()  # 15, 1/4, 1/2 and 1/4 rows of 16 expected
     [False, True, True, True]
     """
-    kept, n_kept = np.zeros(sizes.size, bool), 0
-    for source in np.argsort(sizes, kind="stable"):
-        size = int(sizes[source])
-        if size * k >= keep_below * sizes.sum() or n_kept + size > k / 2:
+    kept, n_kept, n, of_each = np.zeros(sizes.size, bool), 0, int(sizes.sum()), sizes.tolist()
+    for source in np.argsort(sizes, kind="stable").tolist():
+        size = of_each[source]
+        if size * k >= keep_below * n or n_kept + size > k / 2:
             break
         kept[source], n_kept = size > 0, n_kept + size
     return kept
@@ -249,6 +249,8 @@ def medoids(points: Floats, k: int) -> tuple[Ints, Ints]:
     if points.shape[1] == 1:
         return line_medoids(points[:, 0], k)
     distances = cdist(points, points, "cityblock")
+    if k == 1:
+        return distances.sum(axis=1).argmin(keepdims=True), np.array([len(points)])
     found = facility_location(distances.max() - distances, k)
     # At the greatest distance from every medoid a point is nobody's: it counts for the first.
     sizes = found.sizes.copy()
