@@ -319,7 +319,7 @@ def _coarsen(rows: Float32s, extra: Float32s, coarse: NDArray[np.uint8], bound: 
         _coarsened(rows[i], scale, coarse[i])
         bound[i] = gain + extra[i]
         i += 1
-    return scale
+    return float(scale)
 
 
 @kernel
@@ -340,9 +340,9 @@ def _greedy(
     cover, lanes = np.zeros(n_items, np.float32), np.empty(N_LANES, np.float32)
     coarse_cover = np.zeros(coarse.shape[1], np.uint8)
     above = 1 + rounding(n_items)
-    rival = np.argmax(bound)
+    rival = int(np.argmax(bound))
     for step in range(indices.size):
-        top = rival if bound[rival] >= 0 else np.argmax(bound)
+        top = rival if bound[rival] >= 0 else int(np.argmax(bound))
         if bound[top] < 0:
             return step
         gain = np.float64(_gain(rows[top], cover, lanes) + extra[top])

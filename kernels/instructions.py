@@ -64,7 +64,7 @@ def _byte_excess(_context: Any, a: Any, b: Any, n: Any) -> tuple[Any, Any]:
         size = arguments[2]
         zero, step = (ir.Constant(size.type, value) for value in (0, BYTES_AT_ONCE))
         total = cgutils.alloca_once_value(builder, ir.Constant(sums, None))  # type: ignore[no-untyped-call]
-        with cgutils.for_range_slice(builder, zero, size, step) as (at, _):  # type: ignore[no-untyped-call]
+        with cgutils.for_range_slice(builder, zero, size, step) as (at, _):
             here = [builder.bitcast(builder.gep(start, [at]), few.as_pointer()) for start in starts]
             above = builder.call(subtract, [builder.load(place, align=1) for place in here])
             builder.store(builder.add(builder.load(total), builder.zext(above, sums)), total)
