@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 EXTRAS := train,trainers,trees,search,ray,web,trafilatura,unicode,languages,faiss,fasttext,test,dev
 RUN    ?= runs/demo
 JOBS   ?= 2
+# Some containers forbid Python to keep what it compiled: each process that a test starts would then spend
+# seconds on reading torch and Ray from source.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types bench clean
