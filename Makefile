@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 EXTRAS := train,trainers,trees,search,ray,web,trafilatura,unicode,languages,faiss,fasttext,test,dev
 RUN    ?= runs/demo
 JOBS   ?= 2
+# Some containers forbid Python to keep what it compiled: each process that a test starts would then spend
+# seconds on reading torch and Ray from source.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types bench clean
@@ -22,6 +25,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed  ## raw text to a trained model: curate, mix, stream, train, report
 	$(BIN)/cuvee run --run-dir $(RUN)
 
+# Tests run beside each other, and their matrices are small: threads of BLAS and OpenMP would wait for cores.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/installed  ## lint, types and every test that this machine can run
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -52,7 +52,7 @@ def _check_operator(operator: Operator, documents: pa.Table) -> pa.Table:
 
     _check_columns(operator, table, whole)
     random = np.random.default_rng(0)
-    for n_shards in (1, 2, 7):
+    for n_shards in (2, 7):
         cuts = np.sort(random.integers(0, table.num_rows + 1, n_shards - 1))  # equal cuts make an empty shard
         shards = [table.slice(a, b - a) for a, b in zip([0, *cuts], [*cuts, table.num_rows], strict=True)]
         assert run_operator(operator, shards).equals(whole), f"{n_shards} shards give other results"

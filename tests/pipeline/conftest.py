@@ -13,6 +13,9 @@ import pytest
 from rich.console import Console
 
 from cuvee.operators.base import Fit, Operator
+from cuvee.operators.cluster import Cluster
+from cuvee.operators.prototype_pruning import PrototypePruning
+from cuvee.operators.semantic_dedup import SemanticDedup
 from cuvee.pipeline.cli import main
 from cuvee.pipeline.curation import Curation
 from cuvee.pipeline.engines import Engine
@@ -36,6 +39,11 @@ curate:
   - minhash_dedup
   - pii
 """
+TOPICS: list[Operator] = [
+    Cluster(n_clusters=2, dimensions=8, leaves_per_cluster=2, n_buckets=1 << 12),
+    SemanticDedup(),
+    PrototypePruning(keep_fraction=0.9),
+]
 TINY = (
     "n_layers: 1, d_model: 8, n_heads: 1, d_ff: 16, sequence_length: 16, batch_size: 4, n_tokens: 1024, "
     "validation_tokens: 256"
@@ -116,7 +124,10 @@ def curation_of(
 
 @pytest.fixture(scope="session")
 def ray_engine() -> Iterator[Engine]:
-    """The one Ray cluster of the tests; what runs meanwhile uses it, too."""
+    """A Ray cluster for all tests of this process; what runs meanwhile uses it, too.
+
+    It takes half a minute of two cores to start, so the tests that need it stand in one file.
+    """
     pytest.importorskip("ray")
     engine = RayEngine(2)
     yield engine

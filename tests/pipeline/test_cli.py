@@ -119,18 +119,21 @@ def test_run_hands_over_the_recipe_and_its_folder(recipe: Path, runs: Runs) -> N
     assert (second.recipe.engine.kind, second.recipe.engine.n_workers) == ("ray", 3)
 
 
-def test_run_without_a_recipe_takes_the_packaged_one(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    runs: Runs,
-) -> None:
+@pytest.fixture
+def small_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation of two files, in the place of this one."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "f.pyi").write_text("def f() -> int: ...\n" * 20)
     (site / "f.h").write_text("int f(void);\n" * 30)
     only_site = Installation({"site-packages": (site,)})
     monkeypatch.setattr(installation.Installation, "current", classmethod(lambda cls: only_site))
+
+
+@pytest.mark.usefixtures("small_installation")
+def test_run_without_a_recipe_takes_the_packaged_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], runs: Runs
+) -> None:
     assert main(["run", "--run-dir", str(tmp_path / "demo")]) == 0
     ((loaded, run_dir),) = runs
     assert run_dir == tmp_path / "demo"
@@ -141,6 +144,7 @@ def test_run_without_a_recipe_takes_the_packaged_one(
     assert "collected 0.0 MB of text that this Python installation holds" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small_installation")
 def test_a_run_directory_that_cannot_be_made_exits_with_4(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], runs: Runs
 ) -> None:

@@ -1,4 +1,4 @@
-"""Domains that `cluster` finds, from the recipe to the mixture, and on both engines."""
+"""Domains that `cluster` finds, from the recipe to the mixture."""
 
 import json
 from pathlib import Path
@@ -6,16 +6,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cuvee.operators.cluster import Cluster
-from cuvee.operators.prototype_pruning import PrototypePruning
-from cuvee.operators.semantic_dedup import SemanticDedup
 from cuvee.pipeline.cli import main
-from cuvee.pipeline.engines import Engine, LocalEngine
+from cuvee.pipeline.engines import LocalEngine
 
-from .conftest import TINY, TOKENIZE, WORDS, curation_of, documents, file_bytes, write_jsonl
+from .conftest import TINY, TOKENIZE, TOPICS, WORDS, curation_of, documents, file_bytes, write_jsonl
 
-CLUSTERS = Cluster(n_clusters=2, dimensions=8, leaves_per_cluster=2, n_buckets=1 << 12)
-OPERATORS = [CLUSTERS, SemanticDedup(), PrototypePruning(keep_fraction=0.9)]
 RECIPE = f"""\
 inputs: [{{source: everything, path: mixed.jsonl}}]
 curate:
@@ -50,23 +45,8 @@ def test_domains_found_in_one_source_are_tokenized_apart_and_mixed(tmp_path: Pat
     assert sum(weights.values()) == pytest.approx(1)
 
 
-@pytest.fixture(
-    scope="module", params=["local", pytest.param("ray", marks=pytest.mark.ray)], ids=["local", "ray"]
-)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return LocalEngine(2) if request.param == "local" else request.getfixturevalue("ray_engine")
-
-
-def test_clusters_duplicates_and_prunings_are_the_same_byte_for_byte(engine: Engine, tmp_path: Path) -> None:
-    one = curation_of(tmp_path, OPERATORS, LocalEngine(1), run="one")
-    one.run()
-    other = curation_of(tmp_path, OPERATORS, engine, run="other")
-    other.run()
-    assert file_bytes(tmp_path / "one") == file_bytes(tmp_path / "other")
-
-
 def test_a_fit_that_was_killed_is_done_again_with_the_same_bytes(tmp_path: Path) -> None:
-    curation = curation_of(tmp_path, OPERATORS, LocalEngine(1))
+    curation = curation_of(tmp_path, TOPICS, LocalEngine(1))
     curation.run()
     before = file_bytes(tmp_path / "run")
     for stage in curation.plan.stages[:2]:

@@ -16,11 +16,12 @@ from cuvee.operators.minhash_dedup import MinHashDedup
 from cuvee.operators.pii import Pii
 from cuvee.operators.tokenize import Tokenize
 from cuvee.pipeline import curation, engines, partials
+from cuvee.pipeline.cli import main
 from cuvee.pipeline.engines import Engine, LocalEngine, n_exchange_partitions
 from cuvee.pipeline.errors import EnvironmentFailure, InputError
 from cuvee.pipeline.partials import partitions, rows_of, write_partial
 
-from .conftest import curation_of, file_bytes
+from .conftest import TOKENIZE, TOPICS, curation_of, file_bytes, made
 
 OPERATORS: list[Operator] = [GopherQuality(min_words=20), ExactDedup(keep="longest"), MinHashDedup(), Pii()]
 
@@ -140,7 +141,8 @@ def test_any_number_of_partitions_gives_the_same_state(
     paths = _observations(tmp_path, 4, n_keys)
     whole = pa.concat_tables([pa.ipc.open_file(path).read_all() for path in paths])
     expected = operator.finish(operator.combine(whole))
-    for partition_bytes in (1 << 30, 4_000):
+    n_bytes = sum(path.stat().st_size for path in paths)
+    for partition_bytes in (n_bytes, n_bytes // 8):
         monkeypatch.setattr(engines, "EXCHANGE_BYTES", partition_bytes)
         tables = engine.exchange(paths, "key", operator.combine)
         state = operator.finish(engine.reduce(tables, operator.merge))
@@ -210,6 +212,28 @@ def test_many_partitions_give_the_same_bytes(
     assert all(n_exchange_partitions(size, 2) >= 4 for size in sizes)
     curation_of(tmp_path, [MinHashDedup()], engine, run="many").run()
     assert file_bytes(tmp_path / "many/stages") == file_bytes(tmp_path / "one/stages")
+
+
+def test_clusters_duplicates_and_prunings_are_the_same_byte_for_byte(engine: Engine, tmp_path: Path) -> None:
+    curation_of(tmp_path, TOPICS, LocalEngine(1), run="one").run()
+    curation_of(tmp_path, TOPICS, engine, run="other").run()
+    assert file_bytes(tmp_path / "one") == file_bytes(tmp_path / "other")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_engine")
+def test_another_engine_goes_on_in_the_same_directory(tiny_recipe: Path, tmp_path: Path) -> None:
+    tiny_recipe.write_text(tiny_recipe.read_text("utf-8") + TOKENIZE, "utf-8")
+    stages, command = tmp_path / "run/stages", ["run", str(tiny_recipe), "--run-dir", str(tmp_path / "run")]
+    assert main(command) == 0
+    expected = file_bytes(tmp_path / "run")
+    first = {path: made(path) for path in (*stages.glob("*/part-*"), *stages.glob("*/fit/state.arrow"))}
+    gone = {*stages.glob("*/part-0000[13].parquet")}
+    for part in gone:
+        part.unlink()
+    assert main([*command, "--engine", "ray", "--workers", "2"]) == 0
+    assert file_bytes(tmp_path / "run") == expected
+    assert {path for path, how in first.items() if made(path) != how} == gone != set()
 
 
 def test_documents_without_a_signature_are_no_problem_for_an_exchange(engine: Engine, tmp_path: Path) -> None:

@@ -131,22 +131,6 @@ def test_what_only_judges_or_hastens_a_run_reruns_nothing(run: Callable[..., dic
     assert run(options=("--workers", "1")) == first
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_engine")
-def test_another_engine_goes_on_in_the_same_directory(
-    run: Callable[..., dict[Path, Made]], tmp_path: Path
-) -> None:
-    first = run()
-    expected = file_bytes(tmp_path / "run")
-    gone = sorted((tmp_path / "run/stages").glob("*/part-0000[13].parquet"))
-    for part in gone:
-        part.unlink()
-    second = run(options=("--engine", "ray", "--workers", "2"))
-    assert file_bytes(tmp_path / "run") == expected
-    redone = {path.relative_to(tmp_path / "run/stages") for path in gone}
-    assert {path for path, how in second.items() if first[path] != how} == redone
-
-
 def test_another_number_of_workers_gives_the_same_bytes(
     run: Callable[..., dict[Path, Made]], tmp_path: Path
 ) -> None:

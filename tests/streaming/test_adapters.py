@@ -10,9 +10,16 @@ from torch.utils.data import DataLoader
 
 from cuvee.streaming import StreamingLoader
 from cuvee.streaming.adapters import TitanDataLoader, iterable_dataset
+from cuvee.streaming.warm_up import kernels
 
 EMIT = ("input_ids", "labels", "position_ids")
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def loaded_kernels() -> None:
+    """A thread that loads them meanwhile would put warnings' filters back as they were when it began."""
+    kernels.done(wait=True)
 
 
 @pytest.fixture
