@@ -1,6 +1,6 @@
 """A search over two model sizes on RegMix's published runs: every strategy picks among the same mixtures.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.mixers_replay [--tables FOLDER] [--quick]
+    OMP_NUM_THREADS=1 python -m benchmarks.mixers_replay [--tables FOLDER] [--quick] [--case NAME ...]
 
 The 256 mixtures that were trained at 1M and at 60M parameters; a run at 60M costs as much as sixty at 1M. A
 strategy ends with one mixture, whose loss at 60M is looked up. Its regret is a share of the gain from the
@@ -34,7 +34,10 @@ TABLES = Path(__file__).resolve().parents[2] / "shared" / "tables" / "regmix"
 PILE_CC = "metric/the_pile_pile_cc_val_loss"
 SIZES = {"1m": Fidelity(1_000_000, 10**9), "60m": Fidelity(60_000_000, 10**9)}
 COSTS = (1 / 60, 1.0)
-BUDGETS = (2.0, 6.0)  # runs at 60M, or their cost; with 4.3 all mixtures run at 1M
+CASES = {  # objective, and budget in runs at 60M, or their cost; with 4.3 all mixtures run at 1M
+    f"{objective}_for_{budget:g}": (objective, budget)
+    for budget, objective in product((2.0, 6.0), ("pile_cc", "mean"))
+}
 N_FIRST = 4  # runs before expected improvement has a model
 N_PARALLEL = 8
 N_SEEDS = 20
@@ -72,23 +75,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, default=TABLES)
     parser.add_argument("--quick", action="store_true", help="3 seeds")
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     arguments = parser.parse_args()
     if not arguments.tables.is_dir():
         sys.exit(f"{arguments.tables} is not there; give the folder of RegMix's tables with --tables")
-    for budget in BUDGETS:
-        start = time.process_time()
-        for case, found in replay(arguments.tables, arguments.quick, (budget,)):
-            seconds = round(time.process_time() - start, 1)
-            print(json.dumps({case: found, "cpu_seconds": seconds}), flush=True)
+    start = time.process_time()
+    for case, found in replay(arguments.tables, arguments.quick, arguments.case):
+        seconds, start = round(time.process_time() - start, 1), time.process_time()
+        print(json.dumps({case: found, "cpu_seconds": seconds}), flush=True)
 
 
 def replay(
-    folder: Path, quick: bool = False, budgets: Sequence[float] = BUDGETS
+    folder: Path, quick: bool = False, cases: Sequence[str] = tuple(CASES)
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """By case, regret of each strategy with its 95 % interval, and how often the search beats it."""
-    for budget, objective in product(budgets, ("pile_cc", "mean")):
-        runs, rows = read_published(folder, objective), []
-        case, strategies = f"{objective}_for_{budget:g}", _strategies(budget)
+    for case in cases:
+        objective, budget = CASES[case]
+        runs, rows, strategies = read_published(folder, objective), [], _strategies(budget)
         for seed in range(3 if quick else N_SEEDS):
             rows.append({name: runs.regret(pick(runs, seed)) for name, pick in strategies.items()})
             shown = ", ".join(f"{name} {value:.3f}" for name, value in rows[-1].items())
