@@ -197,37 +197,45 @@ def coverage(mean: Floats, std: Floats, test: RunTable) -> dict[str, float]:
 
 
 def by_n_runs(train: RunTable, test: RunTable, large: RunTable) -> dict[str, dict[str, dict[str, float]]]:
-    """Pile-CC with fewer runs: the mean over random subsets, and the lowest at 1M."""
+    """Pile-CC with fewer runs: the mean over random subsets, the lowest at 1M, and the share in intervals."""
     target, column = only(train, (TARGET,)), test.metric_names.index(TARGET)
     observed = (test.metrics[:, column], large.metrics[:, column])
     found: dict[str, dict[str, dict[str, float]]] = {}
     for n, n_subsets in N_SUBSETS.items():
         rho: dict[str, list[list[float]]] = {}
+        inside: dict[str, dict[str, list[float]]] = {}
         for seed in range(n_subsets):
             runs = target.select(np.random.default_rng(seed).choice(train.n_runs, n, replace=False))
-            for name, losses in predict_all(runs, test.weights).items():
+            for name, (losses, std) in predict_all(runs, test.weights).items():
                 constant = np.ptp(losses) == 0  # LightGBM below 40 runs
                 scores = [0.0 if constant else float(spearmanr(losses, o).statistic) for o in observed]
                 rho.setdefault(name, []).append(scores)
+                if std is not None:
+                    errors = np.abs(observed[0] - losses) / std
+                    shares = inside.setdefault(name, {"in_68": [], "in_95": []})
+                    shares["in_68"].append(float(np.mean(errors < 1.0)))
+                    shares["in_95"].append(float(np.mean(errors < 1.96)))
         found[str(n)] = {
             name: {
                 "1m": float(np.mean([s[0] for s in scores])),
                 "60m": float(np.mean([s[1] for s in scores])),
                 "1m_lowest": min(s[0] for s in scores),
+                **{key: float(np.mean(inside[name][key])) for key in inside.get(name, ())},
             }
             for name, scores in rho.items()
         }
     return found
 
 
-def predict_all(runs: RunTable, new: Floats) -> dict[str, Floats]:
-    """One metric of new mixtures by every mixer and the paper's LightGBM."""
-    predicted = {"lightgbm": lightgbm(runs, new)[0][:, 0]}
+def predict_all(runs: RunTable, new: Floats) -> dict[str, tuple[Floats, Floats | None]]:
+    """One metric of new mixtures, and its standard deviation, by every mixer and the paper's LightGBM."""
+    predicted: dict[str, tuple[Floats, Floats | None]] = {"lightgbm": (lightgbm(runs, new)[0][:, 0], None)}
     for name in (*MIXERS, "ensemble"):
         mixer = load_mixer(name, seed=0).fit(runs)
-        predicted[name] = mixer.predict(new, SMALL).mean[:, 0]
+        found = mixer.predict(new, SMALL)
+        predicted[name] = found.mean[:, 0], found.std[:, 0]
         if name == "ensemble":
-            predicted["ensemble_at_scale"] = mixer.predict(new).mean[:, 0]
+            predicted["ensemble_at_scale"] = mixer.predict(new).mean[:, 0], None
     return predicted
 
 

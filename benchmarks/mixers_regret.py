@@ -164,7 +164,7 @@ def _expected_improvement(surface: SyntheticSurface, seed: int, n_runs: int) -> 
     rng = np.random.default_rng(seed)
     for i in range(len(weights), n_runs):
         runs = RunTable(weights, names, losses[:, None], ("loss",), seed=np.arange(i))
-        process = GaussianProcessMixer(noise="constant", n_threads=1).fit(runs)
+        process = GaussianProcessMixer(noise="constant", floor="none", n_threads=1).fit(runs)
         drawn = rng.dirichlet(surface.n_domains * surface.natural, 1000)
         candidates = surface.region.pull_all(drawn)
         chosen = candidates[np.argmax(improvement(process, candidates, losses.min()))]

@@ -152,7 +152,7 @@ def _expected_improvement(runs: Published, seed: int, n: int) -> int:
     """n runs at 60M alone: four drawn ones, then one after another by a process of constant noise."""
     rows = _drawn(runs, seed, N_FIRST)
     while len(rows) < n:
-        process = GaussianProcessMixer(noise="constant", n_threads=1).fit(runs.table(rows, 1))
+        process = GaussianProcessMixer(noise="constant", floor="none", n_threads=1).fit(runs.table(rows, 1))
         values = improvement(process, runs.weights, runs.losses[rows, 1].min())
         values[rows] = -1.0
         rows = np.append(rows, np.argmax(values))

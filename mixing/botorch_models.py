@@ -42,7 +42,8 @@ def to_botorch(mixer: Mixer) -> Any:
     """A ModelListGP with one process per metric, of raw weights (K,), at the mixer's target fidelity.
 
     Hyperparameters are those of our fit and are not trained again. Posterior means and variances of the
-    expected metrics are the mixer's, up to rounding; its metrics are independent of one another here.
+    expected metrics are the mixer's, up to rounding; its metrics are independent of one another here. Where
+    a floor was learned, the model is of the logarithm above it; `unwarped` makes metrics of its samples.
 
     For a `MultiFidelityMixer`, a model's input is (weights, index of the fidelity); see `at_target`.
 
@@ -70,7 +71,7 @@ def to_botorch(mixer: Mixer) -> Any:
             warnings.simplefilter("ignore")
             model = SingleTaskGP(
                 inputs,
-                torch.from_numpy(metrics[:, j : j + 1].copy()),
+                torch.from_numpy(process.floor.warped(metrics[:, j : j + 1]).copy()),
                 noise[:, None],
                 covar_module=kernel,
                 mean_module=_LevelMean(process),
@@ -85,6 +86,12 @@ def at_target(mixer: Mixer, weights: Any) -> Any:
     """Inputs of the models of `to_botorch` for weights (..., K) at the mixer's target."""
     index = mixer.target_index if isinstance(mixer, MultiFidelityMixer) else 0
     return torch.cat([weights, torch.full_like(weights[..., :1], index)], dim=-1)
+
+
+def unwarped(mixer: GaussianProcessMixer | MultiFidelityMixer, samples: Any) -> Any:
+    """Metrics (..., J) of samples of `to_botorch`'s models."""
+    columns = zip([process.floor.value for process in mixer.processes], samples.unbind(dim=-1), strict=True)
+    return torch.stack([v if floor is None else floor + v.exp() for floor, v in columns], dim=-1)
 
 
 def noisy_expected_improvement(
@@ -102,6 +109,8 @@ def noisy_expected_improvement(
     weights = _weights_of(objective, names)
 
     def improvement(samples: Any, X: Any = None) -> Any:
+        assert isinstance(mixer, GaussianProcessMixer | MultiFidelityMixer)  # or it would have no model
+        samples = unwarped(mixer, samples)
         if objective.kind == "worst":
             return -(samples - weights).amax(dim=-1)
         return -(samples @ weights)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, get_args
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import f as f_distribution
 from threadpoolctl import threadpool_limits
 
+from .floor import Floor, learned_floor
 from .marginal_likelihood import (
     CONSTANT_VARIANCE,
     Hyperparameters,
@@ -34,25 +35,33 @@ from .table import RunTable
 
 Transform = Literal["sqrt", "log"]
 Noise = Literal["by_level", "constant"]
+Floors = Literal["learned", "none"]
 Path = Callable[[Floats], Floats]  # features (M, K) -> draws of one metric, (n_draws, M)
 
 MIN_RUNS = 4
 MIN_RUNS_BY_LEVEL = 24  # fewer cannot tell noise that grows with the loss from a bad fit
+MIN_RUNS_WITH_FLOOR = 8
 N_FREQUENCIES = 256  # of a prior draw, each with a sine and a cosine
 BLOCK = 256  # draws that are kept in memory
 LOG_OFFSET = 1e-3
+N_REFITS = 5  # that say how much wider the intervals of new runs are
+MIN_RUNS_REFITTED, MAX_RUNS_REFITTED = 10, 200  # above, what hyperparameters do not know is small
 
 
 @dataclass(eq=False)
 class GaussianProcessMixer(Proposing):
-    """Per metric, loss(w) = constant + linear trend + Matern-5/2 process, of transformed weights, + noise.
+    """Per metric, log(loss(w) - floor) = constant + linear trend + Matern-5/2 process, all of transformed w.
 
     Each domain has its own length-scale, and its slope in the trend is a common one plus its own: fewer runs
     than domains still tell what spreading the weights is worth. All hyperparameters are the most probable
-    ones under weak priors (`marginal_likelihood.prior`), by gradients in closed form. Runs of a poor mixture
-    repeat less well than those of a good one, so the noise's variance is n2 exp(b1 z + b2 z^2) with z the
-    standardised leave-one-out prediction of a first fit with constant noise. Standard deviations are scaled
-    to the leave-one-out errors (`mixer.spread_of`).
+    ones under weak priors (`marginal_likelihood.prior`), by gradients in closed form; so is the floor
+    (floor.py). Runs of a poor mixture repeat less well than those of a good one: noise's variance is
+    n2 exp(b1 z + b2 z^2), added to the logarithm, with z the standardised leave-one-out prediction of a first
+    fit with constant noise.
+
+    Standard deviations are scaled to the leave-one-out errors (`mixer.spread_of`). Up to 200 runs, those of
+    new mixtures are scaled again, to the errors of refits without a fifth of the runs: leave-one-out has
+    hyperparameters that have seen the run left out.
 
     Between metrics, uncertainties are correlated as the standardised leave-one-out errors are.
 
@@ -61,16 +70,19 @@ class GaussianProcessMixer(Proposing):
     Args:
         transform: of the weights before they are standardised: sqrt(w), or log(w + 1e-3).
         noise: "by_level" as above (from 24 runs on), or "constant".
+        floor: "learned" (from 8 runs on), or "none": the process is of the metric itself.
         n_threads: over metrics; by default as many as there are cores.
         seed: has no effect; fits are deterministic.
 
     Source: Rasmussen and Williams 2006, chapters 2 and 5; leave-one-out in closed form, equation 5.12; noise
-        by level, a parametric form of Goldberg, Williams and Bishop 1998; draws by Matheron's rule, Wilson et
-        al. 2020. ADMIRE-BayesOpt (Chen et al. 2025) fits raw weights with constant noise.
+        by level, a parametric form of Goldberg, Williams and Bishop 1998; the floor, a one-parameter case of
+        Snelson, Rasmussen and Ghahramani 2003 ("Warped Gaussian processes"); draws by Matheron's rule,
+        Wilson et al. 2020. ADMIRE-BayesOpt (Chen et al. 2025) fits raw losses and weights, noise constant.
     """
 
     transform: Transform = "sqrt"
     noise: Noise = "by_level"
+    floor: Floors = "learned"
     n_threads: int = os.cpu_count() or 1
     seed: int = 0
     is_smooth = True
@@ -78,11 +90,13 @@ class GaussianProcessMixer(Proposing):
     _processes: list[_Process] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.transform not in ("sqrt", "log") or self.noise not in ("by_level", "constant"):
-            raise ValueError(
-                f"gaussian_process: transform is '{self.transform}', noise is '{self.noise}'; transform is "
-                "'sqrt' or 'log', noise is 'by_level' or 'constant'."
-            )
+        choices = {"transform": Transform, "noise": Noise, "floor": Floors}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(
+                    f"gaussian_process: {name} is '{getattr(self, name)}'; it is '{get_args(allowed)[0]}' or "
+                    f"'{get_args(allowed)[1]}'."
+                )
 
     @property
     def runs(self) -> RunTable:
@@ -99,10 +113,13 @@ class GaussianProcessMixer(Proposing):
         check_runs(runs, MIN_RUNS)
         self._runs = runs
         by_level = self.noise == "by_level" and runs.n_runs >= MIN_RUNS_BY_LEVEL
+        has_floor = self.floor == "learned" and runs.n_runs >= MIN_RUNS_WITH_FLOOR
         x = self._features(runs.weights)
         # The matrices are small: threads inside BLAS cost more than they give, threads over metrics pay.
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.n_threads) as pool:
-            self._processes = list(pool.map(lambda y: _Process.fit(x, y, by_level), runs.metrics.T))
+            self._processes = list(
+                pool.map(lambda y: _Process.fit(x, y, by_level, has_floor), runs.metrics.T)
+            )
         return self
 
     @property
@@ -127,8 +144,9 @@ class GaussianProcessMixer(Proposing):
     def draw_surfaces(self, n_draws: int, seed: int = 0) -> Surfaces:
         """Functions weights (M, K) -> expected losses (n_draws, M, J); deterministic in the seed.
 
-        The mean over the draws is the posterior mean. Their covariances are those of 256 random frequencies,
-        whose error is about 1 / sqrt(256) of the prior variance between mixtures far apart.
+        The mean over the draws is the posterior mean, of the logarithms where a floor was learned. Their
+        covariances are those of 256 random frequencies, whose error is about 1 / sqrt(256) of the prior
+        variance between mixtures far apart.
         """
         left_out = self.leave_one_out()
         errors = (self.runs.metrics - left_out.mean) / left_out.std
@@ -152,21 +170,24 @@ class GaussianProcessMixer(Proposing):
 
 @dataclass(frozen=True, eq=False)
 class _Process:
-    """One metric's process, conditioned on its runs. Features and metric are standardised inside.
+    """One metric's process, conditioned on its runs. Features and values are standardised inside.
 
     Attributes:
+        floor: from the metric to the values that the process is of.
         centre, scale: float64, (K,), of the features.
         x: float64, (n, K), the runs' features, standardised.
-        mean, std: of the metric.
+        mean, std: of the values.
         h: hyperparameters.
         level_range: of the predictions that drive the noise, which is constant beyond.
         inverse: float64, (n, n), of the runs' covariance, noise included.
         alpha: float64, (n,), inverse @ y.
         noise: float64, (n,), the runs' noise variances.
-        y: float64, (n,), the metric, standardised.
-        spread: the factor that makes leave-one-out errors fit their standard deviations.
+        y: float64, (n,), the values, standardised.
+        left_out_spread: the factor that makes leave-one-out errors fit their standard deviations.
+        spread: that of new runs.
     """
 
+    floor: Floor
     centre: Floats
     scale: Floats
     x: Floats
@@ -178,21 +199,40 @@ class _Process:
     alpha: Floats
     noise: Floats
     y: Floats
+    left_out_spread: float = 1.0
     spread: float = 1.0
 
     @classmethod
-    def fit(cls, features: Floats, metric: Floats, by_level: bool) -> _Process:
+    def fit(cls, features: Floats, metric: Floats, by_level: bool, has_floor: bool) -> _Process:
+        process, n = cls._of(features, metric, by_level, has_floor), len(metric)
+        if not MIN_RUNS_REFITTED <= n <= MAX_RUNS_REFITTED:
+            return process
+        errors = np.empty(n)
+        for part in np.array_split(np.random.default_rng(0).permutation(n), N_REFITS):
+            kept = np.delete(np.arange(n), part)
+            mean, std = cls._of(features[kept], metric[kept], by_level, has_floor).predict(features[part])
+            errors[part] = (metric[part] - mean) / std
+        return replace(process, spread=process.spread * max(1.0, spread_of(errors)))
+
+    @classmethod
+    def _of(cls, features: Floats, metric: Floats, by_level: bool, has_floor: bool) -> _Process:
         centre, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 1e-9, scale, 1.0)  # a domain of one weight says nothing
-        x, std = (features - centre) / scale, float(metric.std()) or 1.0
-        y = (metric - metric.mean()) / std
-        no_level = np.zeros((len(y), 0))
-        h = most_probable(x, y, no_level)
+        x = (features - centre) / scale
+        no_level = np.zeros((len(metric), 0))
+        if has_floor and np.ptp(metric) > 0:
+            floor, h = learned_floor(x, metric)
+        else:
+            floor, h = Floor(), None
+        values = floor.warped(metric)
+        mean, std = float(values.mean()), float(values.std()) or 1.0
+        y = (values - mean) / std
+        h = most_probable(x, y, no_level) if h is None else h
 
         def conditioned(h: Hyperparameters, level: Floats, level_range: tuple[float, float]) -> _Process:
             noise = h.noise_variance(level)
             inverse = _invert(h.covariance(x, x) + np.diag(noise))
-            fields = (centre, scale, x, float(metric.mean()), std, h, level_range)
+            fields = (floor, centre, scale, x, mean, std, h, level_range)
             return cls(*fields, inverse, inverse @ y, noise, y)
 
         process = conditioned(h, no_level, (0.0, 0.0))
@@ -201,7 +241,9 @@ class _Process:
             level_range = (float(left_out.min()), float(left_out.max()))
             level = level_columns(left_out, level_range)
             process = conditioned(most_probable(x, y, level, h), level, level_range)
-        return process._calibrated()
+        errors = process.alpha / np.sqrt(np.diag(process.inverse))  # standardised, of each run left out
+        spread = spread_of(errors)
+        return replace(process, left_out_spread=spread, spread=spread)
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of a new run: (M,) each."""
@@ -210,17 +252,22 @@ class _Process:
         mean = k @ self.alpha
         variance = np.maximum(self.h.variance(x) - np.einsum("mn,mn->m", k @ self.inverse, k), 0.0)
         q = len(self.h.levels)
-        variance = variance + self.h.noise_variance(level_columns(mean, self.level_range)[:, :q])
-        return self.mean + self.std * mean, self.std * self.spread * np.sqrt(variance)
+        noise = self.h.noise_variance(level_columns(mean, self.level_range)[:, :q])
+        return self._moments(mean, variance, noise, self.spread)
 
     def leave_one_out(self) -> tuple[Floats, Floats]:
         precision = np.diag(self.inverse)
-        mean = self.y - self.alpha / precision
-        return self.mean + self.std * mean, self.std * self.spread / np.sqrt(precision)
+        noise = np.minimum(self.noise, 1 / precision)
+        left_out = self.y - self.alpha / precision
+        return self._moments(left_out, 1 / precision - noise, noise, self.left_out_spread)
+
+    def _moments(self, mean: Floats, variance: Floats, noise: Floats, spread: float) -> tuple[Floats, Floats]:
+        unit = (self.std * spread) ** 2
+        return self.floor.moments(self.mean + self.std * mean, unit * variance, unit * noise)
 
     @property
     def means(self) -> Floats:
-        """The metric's mean at each fidelity, of which there is one."""
+        """The values' mean at each fidelity, of which there is one."""
         return np.array([self.mean])
 
     def couplings(self) -> tuple[Floats, float]:
@@ -252,14 +299,10 @@ class _Process:
             x = (features - self.centre) / self.scale
             k = self.h.covariance(x, self.x)
             deviation = prior(x) + k @ (correction - centre)
-            return np.asarray(self.mean + self.std * (k @ centre + self.spread * deviation).T)
+            values = self.mean + self.std * (k @ centre + self.spread * deviation).T
+            return np.asarray(self.floor.unwarped(values))
 
         return path
-
-    def _calibrated(self) -> _Process:
-        mean, std = self.leave_one_out()
-        spread = spread_of((self.mean + self.std * self.y - mean) / std)
-        return _Process(**{**vars(self), "spread": spread})
 
 
 def path_blocks(

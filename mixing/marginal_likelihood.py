@@ -107,6 +107,7 @@ class Posterior:
 
     def __init__(self, x: Floats, y: Floats, level: Floats) -> None:
         self.x, self.y, self.level = x, y, level
+        self.alpha = np.zeros_like(y)  # C^-1 y of the last call
         self._products = linear_kernel(x, x)
         self._median, self._precision = prior(x.shape[1], level.shape[1])
 
@@ -127,7 +128,7 @@ class Posterior:
         factor, failed = lapack.dpotrf(c, lower=1, clean=1, overwrite_a=1)
         if failed:
             return np.inf, np.zeros_like(theta)
-        alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
+        self.alpha = alpha = lapack.dpotrs(factor, self.y, lower=1)[0]
         deviation = theta - self._median
         pull = self._precision @ deviation
         value = 0.5 * self.y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * deviation @ pull
@@ -150,11 +151,19 @@ def most_probable(
     theta, _ = prior(x.shape[1], level.shape[1])
     if start is not None:
         theta[: x.shape[1] + 3] = start.pack()[: x.shape[1] + 3]
+    return Hyperparameters.unpack(minimised(Posterior(x, y, level), theta, x.shape[1]), x.shape[1])
+
+
+def minimised(posterior: Posterior, theta: Floats, n_features: int, *last: tuple[float, float]) -> Floats:
+    """Parameters of the lowest value, from theta on.
+
+    Args:
+        last: bounds of the last parameters; of the others the noise alone has one.
+    """
     options = {"maxiter": 200, "ftol": 1e-6, "gtol": 1e-3}
-    bounds = noise_bounds(x.shape[1], len(theta))
-    posterior = Posterior(x, y, level)
+    bounds = [*noise_bounds(n_features, len(theta) - len(last)), *last]
     found = minimize(posterior, theta, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return Hyperparameters.unpack(found.x, x.shape[1])
+    return np.asarray(found.x, dtype=np.float64)
 
 
 def noise_bounds(n_features: int, n_parameters: int) -> list[tuple[float | None, None]]:

@@ -20,6 +20,7 @@ from .fidelity_likelihood import (
     Ladder,
     most_probable_fidelities,
 )
+from .floor import Floor
 from .gaussian_process import (
     LOG_OFFSET,
     MIN_RUNS,
@@ -313,6 +314,11 @@ class _FidelityProcess:
             theta = most_probable_fidelities(x, fidelity, y, level, observed, theta)
             process = conditioned(theta, level, level_range)
         return replace(process, spread=spread_of(process.standardised_errors()))
+
+    @property
+    def floor(self) -> Floor:
+        """None: the process is of the metric itself."""
+        return Floor()
 
     def predict(self, features: Floats, at: int) -> tuple[Floats, Floats]:
         """Mean and standard deviation of a new run at a fidelity: (M,) each."""

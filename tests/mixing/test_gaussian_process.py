@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cuvee.mixing import RunTable
 from cuvee.mixing.design import sample_design
+from cuvee.mixing.floor import Floor, FlooredPosterior, gap_unit, warped
 from cuvee.mixing.gaussian_process import GaussianProcessMixer
 from cuvee.mixing.marginal_likelihood import (
     OWN_STD,
@@ -82,7 +83,7 @@ def _runs(n_runs: int = 40, seed: int = 0) -> RunTable:
 
 
 def test_leaving_one_out_in_closed_form_is_leaving_one_out():
-    mixer = GaussianProcessMixer(noise="constant").fit(_runs(12))
+    mixer = GaussianProcessMixer(noise="constant", floor="none").fit(_runs(12))
     process, left_out = mixer._processes[0], mixer.leave_one_out()
     covariance = process.h.covariance(process.x, process.x) + np.diag(process.noise)
     for i in range(12):
@@ -91,12 +92,12 @@ def test_leaving_one_out_in_closed_form_is_leaving_one_out():
         mean = k @ process.y[others]
         variance = covariance[i, i] - k @ covariance[others, i]
         assert left_out.mean[i, 0] == pytest.approx(process.mean + process.std * mean, rel=1e-8)
-        std = process.std * process.spread * np.sqrt(variance)
+        std = process.std * process.left_out_spread * np.sqrt(variance)
         assert left_out.std[i, 0] == pytest.approx(std, rel=1e-6)
 
 
 def test_draws_have_the_posteriors_mean_and_spread():
-    mixer = GaussianProcessMixer(noise="constant").fit(_runs())
+    mixer = GaussianProcessMixer(noise="constant", floor="none").fit(_runs())
     w = np.random.default_rng(1).dirichlet(np.ones(3), 6)
     drawn, predicted = mixer.draw_surfaces(250)(w), mixer.predict(w)
     process = mixer._processes[0]
@@ -108,7 +109,7 @@ def test_draws_have_the_posteriors_mean_and_spread():
 
 
 def test_many_draws_come_in_blocks_that_repeat():
-    mixer, w = GaussianProcessMixer().fit(_runs()), np.eye(3)
+    mixer, w = GaussianProcessMixer(floor="none").fit(_runs()), np.eye(3)
     surfaces = mixer.draw_surfaces(600, seed=4)
     np.testing.assert_array_equal(surfaces(w), surfaces(w))
     np.testing.assert_allclose(surfaces(w).mean(axis=0), mixer.predict(w).mean, atol=1e-8)
@@ -124,6 +125,83 @@ def test_noise_that_grows_with_the_loss_is_found():
     # 160 runs know a variance to 11 %, the two ends of a fitted slope to some 3 times that.
     for part in (std < 0.02, std > 0.05):
         assert 0.65 < np.median(stated[part] / std[part]) < 1.5
+
+
+def _multiplied(n_runs: int, seed: int = 0) -> RunTable:
+    """Losses of 2 and a product of powers of the weights, whose noise grows with what lies above 2."""
+    w = sample_design(np.ones(3) / 3, n_runs, seed=seed)
+    above = 0.3 * np.exp(np.sqrt(w) @ np.array([-2.0, 1.0, 1.5]))
+    noise = np.exp(0.02 * np.random.default_rng(seed).standard_normal(n_runs))
+    return RunTable(w, NAMES, (2 + above * noise)[:, None], ("a",))
+
+
+@pytest.mark.parametrize("log_gap", [-1.0, 0.5, 4.0])
+def test_the_floors_gradient_is_that_of_the_value(log_gap):
+    x, metric = np.random.default_rng(0).standard_normal((14, 3)), _multiplied(14).metrics[:, 0]
+    posterior, theta = FlooredPosterior(x, metric), np.append(prior(3, 0)[0], log_gap)
+    _, gradient = posterior(theta)
+    step = np.zeros_like(theta)
+    for i in range(len(theta)):
+        step[i] = 1e-6
+        numeric = (posterior(theta + step)[0] - posterior(theta - step)[0]) / 2e-6
+        assert gradient[i] == pytest.approx(numeric, rel=1e-4, abs=1e-6)
+        step[i] = 0.0
+
+
+def test_the_density_of_a_warped_metric_is_that_of_its_map():
+    metric = _multiplied(14).metrics[:, 0]
+    above = metric - metric.min() + np.exp(0.3) * gap_unit(metric)
+    at = warped(metric, 0.3)
+    np.testing.assert_allclose([at.y.mean(), at.y.std()], [0, 1], atol=1e-12)
+    assert at.log_density == pytest.approx(-np.log(above * np.log(above).std()).sum())
+
+
+def test_the_floor_of_a_product_is_found_and_straight_lines_have_none_near():
+    process = GaussianProcessMixer(noise="constant").fit(_multiplied(120)).processes[0]
+    assert process.floor.value == pytest.approx(2.0, abs=0.05)
+    runs = _runs(120)
+    straight = GaussianProcessMixer(noise="constant").fit(runs).processes[0]
+    assert runs.metrics[:, 0].min() - straight.floor.value > runs.metrics[:, 0].std()
+
+
+def test_a_learned_floor_predicts_a_product_from_fewer_runs():
+    runs, new = _multiplied(24), _multiplied(300, seed=1)
+    errors = [
+        np.abs(GaussianProcessMixer(floor=floor).fit(runs).predict(new.weights).mean - new.metrics).mean()
+        for floor in ("learned", "none")
+    ]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_moments_above_a_floor_are_those_of_samples():
+    rng = np.random.default_rng(0)
+    values = rng.normal(-0.5, 0.3, 200_000)
+    runs = 1.5 + np.exp(values + rng.normal(0, 0.2, values.size))
+    expected, std = Floor(1.5).moments(np.array([-0.5]), np.array([0.09]), np.array([0.04]))
+    assert expected[0] == pytest.approx(1.5 + np.exp(values).mean(), rel=2e-3)
+    assert std[0] == pytest.approx(runs.std(), rel=0.03)  # around a mean that the noise moves by 2 %
+
+
+def test_draws_above_a_floor_have_the_posteriors_mean_and_stay_above():
+    mixer = GaussianProcessMixer(noise="constant").fit(_multiplied(60))
+    w = np.random.default_rng(1).dirichlet(np.ones(3), 6)
+    drawn, predicted = mixer.draw_surfaces(250)(w), mixer.predict(w)
+    np.testing.assert_allclose(drawn.mean(axis=0), predicted.mean, rtol=2e-3)
+    assert drawn.min() > mixer.processes[0].floor.value
+
+
+@pytest.mark.parametrize("n_runs", [16, 32])
+def test_intervals_of_few_runs_hold_what_they_promise(n_runs):
+    inside = []
+    for seed in range(20):
+        w = np.random.default_rng(seed).dirichlet(np.ones(8), n_runs + 60)
+        slopes = np.random.default_rng(100 + seed).standard_normal(8)
+        mean = np.sqrt(w) @ slopes + np.sin(6 * w[:, 0])
+        y = mean + 0.1 * np.random.default_rng(200 + seed).standard_normal(len(w))
+        runs = RunTable(w[:n_runs], tuple("abcdefgh"), y[:n_runs, None], ("loss",))
+        predicted = GaussianProcessMixer().fit(runs).predict(w[n_runs:])
+        inside.append(np.abs(y[n_runs:] - predicted.mean[:, 0]) < predicted.std[:, 0])
+    assert 0.6 < np.mean(inside) < 0.85
 
 
 def test_a_domain_that_never_varies_changes_nothing():
@@ -143,5 +221,5 @@ def test_hyperparameters_unpack_as_they_were_packed():
 
 
 def test_an_unknown_transform_is_refused():
-    with pytest.raises(ValueError, match=r"transform is 'cube'.* transform is 'sqrt' or 'log'"):
+    with pytest.raises(ValueError, match=r"transform is 'cube'; it is 'sqrt' or 'log'"):
         GaussianProcessMixer("cube")
