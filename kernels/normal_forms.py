@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import inlined, kernel
+from .jit import inlined, kernel, read_only
 from .unicode_tables import REPLACEMENT, decode, encode, entry
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -65,10 +65,11 @@ def normalize(
     """
     tables = form_tables(form)
     inert_docs = np.ones(len(offsets) - 1, np.bool_)
-    room, longest = _measure(data, offsets, tables.page, tables.inert, tables.room, inert_docs)
+    text, ends = read_only(data, offsets)
+    room, longest = _measure(text, ends, tables.page, tables.inert, tables.room, inert_docs)
     if inert_docs.all():
         return data, offsets
-    return _normalize(data, offsets, inert_docs, *tables, form in ("NFC", "NFKC"), room, longest)
+    return _normalize(text, ends, inert_docs, *tables, form in ("NFC", "NFKC"), room, longest)
 
 
 def normalize_reference(

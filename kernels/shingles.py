@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .hashing import avalanche, avalanche_reference
-from .jit import kernel
+from .jit import kernel, read_only
 from .unicode_tables import (
     MARK,
     UNSPACED,
@@ -46,6 +46,7 @@ def word_hashes(
         words: uint64, (n_words,).
         word_offsets: int64, (n_docs + 1,), document d's words are words[word_offsets[d]:word_offsets[d + 1]].
     """
+    data, offsets = read_only(data, offsets)
     return _word_hashes(data, offsets, unicode_tables())
 
 
@@ -160,6 +161,7 @@ def character_hashes(
         characters: uint64, (n_characters,).
         character_offsets: int64, (n_docs + 1,).
     """
+    data, offsets = read_only(data, offsets)
     return _character_hashes(data, offsets)
 
 
