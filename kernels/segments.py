@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .instructions import carray, pointer
-from .jit import kernel
+from .jit import kernel, read_only
 from .token_stream import TokenLayout, Tokens, TokenStream, find
 
 
@@ -37,8 +37,7 @@ def copy_segments(
             stream.bounds,
             stream.offset_addresses,
             stream.doc_bounds,
-            starts,
-            lengths,
+            *read_only(starts, lengths),  # as a worker reads them from its pipe
             tokens,
             ends,
         )
