@@ -284,10 +284,9 @@ def _coarsened(row: Float32s, scale: np.float32, coarse: NDArray[np.uint8]) -> N
 
 @inlined
 def _coarse_gain(row: NDArray[np.uint8], cover: NDArray[np.uint8]) -> int:
-    total = 0
+    total, ours, theirs = 0, np.int64(row.ctypes.data), np.int64(cover.ctypes.data)
     for at in range(0, row.size, MAX_EXCESS):
-        here = np.int64(row.ctypes.data) + at, np.int64(cover.ctypes.data) + at
-        total += byte_excess(here[0], here[1], min(MAX_EXCESS, row.size - at))
+        total += byte_excess(ours + at, theirs + at, min(MAX_EXCESS, row.size - at))
     return total
 
 

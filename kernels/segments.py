@@ -32,12 +32,14 @@ def copy_segments(
         n, the number of ends.
     """
     if compiled:
+        starts, lengths = read_only(starts, lengths)  # as a worker reads them from its pipe
         n: int = _copy_segments(
             stream.addresses,
             stream.bounds,
             stream.offset_addresses,
             stream.doc_bounds,
-            *read_only(starts, lengths),  # as a worker reads them from its pipe
+            starts,
+            lengths,
             tokens,
             ends,
         )
