@@ -49,10 +49,11 @@ class ScoredSelector(Selector):
         rows, weights = list[Ints](), list[Floats]()
         for own, budget in shares(candidates.sources, k):
             if budget == own.size:
-                chosen, weight = np.arange(budget), np.ones(budget)
+                rows.append(own)
+                weight = np.ones(budget)
             else:
                 chosen, weight = self._choose(scores[own], budget, random)
-            rows.append(own[chosen])
+                rows.append(own[chosen])
             # A source whose share was rounded counts for its candidates all the same.
             weights.append(weight if self._is_plain else weight * own.size * k / (budget * scores.size))
         return np.concatenate(rows), np.concatenate(weights)

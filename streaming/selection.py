@@ -250,16 +250,20 @@ def proportional_budgets(sizes: Ints, k: int) -> Ints:
     if not k:
         return np.zeros_like(sizes)
     budgets: Ints = sizes * k // sizes.sum()
-    order = [s for s in np.argsort(sizes, kind="stable") if budgets[s] < sizes[s]]
+    order = np.argsort(sizes, kind="stable")
+    order = order[budgets[order] < sizes[order]]
     budgets[order[: k - int(budgets.sum())]] += 1
     return budgets
 
 
 def shares(sources: Ints, k: int) -> Iterator[tuple[Ints, int]]:
     """Of each source with a budget, its rows and how many of them are to be chosen."""
-    for source, budget in enumerate(proportional_budgets(np.bincount(sources), k)):
+    sizes = np.bincount(sources)
+    by_source, end = np.argsort(sources, kind="stable"), 0
+    for size, budget in zip(sizes.tolist(), proportional_budgets(sizes, k).tolist(), strict=True):
+        end += size
         if budget:
-            yield np.flatnonzero(sources == source), int(budget)
+            yield by_source[end - size : end], budget
 
 
 def mean_one(weights: Floats) -> Floats:

@@ -21,12 +21,11 @@ from .orders import stream_key
 from .rank_rows import RankRows, joined_rows, rows_of_rank, take_rows
 from .ranks import Ranks
 from .selectors import Candidates, Selection, Selector, load_selector
+from .step_random import StepRandom
 from .trained_rows import TrainedRows
 from .warm_up import kernels
 
 Ints = NDArray[np.int64]
-STREAM = 0x5E1EC7
-"""Keeps the choices' random numbers apart from those of the same seed elsewhere."""
 
 
 class Superbatches:
@@ -66,7 +65,8 @@ class Superbatches:
         self._keys = np.array([stream_key(0, name, 0) for name in names], np.uint64)
         # Batches of another size, made in this thread: buffers of its own.
         self._maker = replace(maker, assembler=replace(maker.assembler, n_ahead=0))
-        self._first_tokens, self._seed, self.factor = first_tokens, seed, factor
+        self._first_tokens, self.factor = first_tokens, factor
+        self._random = StepRandom(seed)
         self._default = method if isinstance(method, str) else "given"
         self._selectors = {self._default: selector_of(method, parameters or {})}
         self._requeue = requeue
@@ -138,8 +138,7 @@ class Superbatches:
                 tables = [found[: table.size].reshape(table.shape) for found in gathered]
                 widths = {name: value.shape[1] for name, value in values.items()}
                 candidates = self._candidates(rows, owners, tables, widths)
-                random = np.random.default_rng([self._seed, rows.step, STREAM])
-                chosen = selector.select(candidates, k, random)
+                chosen = selector.select(candidates, k, self._random(rows.step, purpose=0))
                 answer = np.concatenate([chosen.indices, chosen.weights.view(np.int32).astype(np.int64)])
             except ValueError as refused:
                 error = refused
@@ -164,9 +163,11 @@ class Superbatches:
         widths: Mapping[str, int],
     ) -> Candidates:
         """What the ranks sent, in global order."""
-        table = np.empty((rows.domains.size, sum(widths.values())), np.float32)
-        for mine, part in zip(owners, gathered, strict=True):
-            table[mine] = part
+        table = gathered[0]  # of one rank, all in order
+        if len(owners) > 1:
+            table = np.empty((rows.domains.size, sum(widths.values())), np.float32)
+            for mine, part in zip(owners, gathered, strict=True):
+                table[mine] = part
         columns: dict[str, Any] = {}
         at = 0
         for name, width in widths.items():
@@ -185,8 +186,8 @@ class Superbatches:
         (left,) = np.nonzero(is_left)
         size = min(self._requeue, left.size // batch_size) * batch_size
         if size:
-            random = np.random.default_rng([self._seed, rows.step, STREAM + 1])
-            self._queue = take_rows(rows, np.sort(random.choice(left, size, replace=False)))
+            kept = self._random(rows.step, purpose=1).choice(left, size, replace=False)
+            self._queue = take_rows(rows, np.sort(kept))
 
     def part_of_rank(self, chosen: Ints) -> slice:
         """This rank's part of the chosen rows."""
