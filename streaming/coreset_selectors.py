@@ -205,8 +205,10 @@ class Jest(Selector):
 
 def cosines(features: Float32s) -> Float32s:
     """float32, (n, n), the cosine of each two rows; a row of zeros is like none."""
-    lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    unit = (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    wide = features.astype(np.float64)
+    lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+    lengths[lengths == 0] = 1
+    unit = (wide / lengths).astype(np.float32)
     found: Float32s = unit @ unit.T
     return found
 

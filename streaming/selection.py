@@ -51,22 +51,19 @@ class Candidates:
     row_ids: NDArray[np.uint64] | None = None
 
     def __post_init__(self) -> None:
+        n = len(self.sources)
         for name, kind in {"sources": np.int64, **OPTIONAL}.items():
-            values = getattr(self, name)
-            if values is not None:
-                object.__setattr__(self, name, np.ascontiguousarray(values, kind))
-        n = self.sources.size
-        for name in OPTIONAL:
             values = getattr(self, name)
             if values is None:
                 continue
-            is_fitting = values.shape[:1] == (n,) and values.ndim == (2 if name == "features" else 1)
-            if not is_fitting:
+            values = np.ascontiguousarray(values, kind)
+            if len(values) != n or values.ndim != (2 if name == "features" else 1):
                 needed = f"({n}, d)" if name == "features" else f"({n},)"
                 raise ValueError(
                     f"{name} have shape {values.shape}; there are {n} candidates, so {needed} is needed"
                 )
-        if self.sources.ndim != 1 or (n and self.sources.min() < 0):
+            object.__setattr__(self, name, values)
+        if n and self.sources.min() < 0:
             raise ValueError("sources must be indices of domains, one for each candidate, none below 0")
         if self.features is not None and not np.isfinite(self.features).all():
             row = int(np.argmax(~np.isfinite(self.features).all(axis=1)))

@@ -128,6 +128,23 @@ class Superbatches:
             owners: the candidates of each rank.
             values: of this rank's: float32, (rows, width) each.
         """
+        if self._ranks.size > 1:
+            return self._agreed(selector, rows, owners, values, k)
+        self._trained.observe([self._trained.take()])
+        candidates = self._candidates(rows, values)
+        chosen = selector.select(candidates, k, self._random(rows.step, purpose=0))
+        self._trained.expect(rows.step, selector, k, candidates, chosen.indices)
+        return chosen
+
+    def _agreed(
+        self,
+        selector: Selector,
+        rows: RankRows,
+        owners: Sequence[Ints],
+        values: Mapping[str, NDArray[np.float32]],
+        k: int,
+    ) -> Selection:
+        """`choose` of several ranks: what each knows goes to rank 0, and its choice to all."""
         n_mine = owners[self._ranks.rank].size
         table = np.concatenate([np.empty((n_mine, 0), np.float32), *values.values()], axis=1)
         gathered = self._ranks.to_first(np.concatenate([table.ravel(), self._trained.take()]))
@@ -135,9 +152,12 @@ class Superbatches:
         if self._ranks.rank == 0:
             try:
                 self._trained.observe([found[table.size :] for found in gathered])
-                tables = [found[: table.size].reshape(table.shape) for found in gathered]
-                widths = {name: value.shape[1] for name, value in values.items()}
-                candidates = self._candidates(rows, owners, tables, widths)
+                every = np.empty((rows.domains.size, table.shape[1]), np.float32)
+                for theirs, found in zip(owners, gathered, strict=True):
+                    every[theirs] = found[: table.size].reshape(table.shape)
+                ends = np.cumsum([value.shape[1] for value in values.values()], dtype=np.int64)
+                columns = np.split(every, ends, axis=1)[: len(values)]
+                candidates = self._candidates(rows, dict(zip(values, columns, strict=True)))
                 chosen = selector.select(candidates, k, self._random(rows.step, purpose=0))
                 answer = np.concatenate([chosen.indices, chosen.weights.view(np.int32).astype(np.int64)])
             except ValueError as refused:
@@ -155,24 +175,11 @@ class Superbatches:
         if batch.is_selected:
             self._trained.tell(batch, told)
 
-    def _candidates(
-        self,
-        rows: RankRows,
-        owners: Sequence[Ints],
-        gathered: Sequence[NDArray[np.float32]],
-        widths: Mapping[str, int],
-    ) -> Candidates:
-        """What the ranks sent, in global order."""
-        table = gathered[0]  # of one rank, all in order
-        if len(owners) > 1:
-            table = np.empty((rows.domains.size, sum(widths.values())), np.float32)
-            for mine, part in zip(owners, gathered, strict=True):
-                table[mine] = part
-        columns: dict[str, Any] = {}
-        at = 0
-        for name, width in widths.items():
-            columns[name] = table[:, at] if name != "features" else table[:, at : at + width]
-            at += width
+    def _candidates(self, rows: RankRows, values: Mapping[str, NDArray[np.float32]]) -> Candidates:
+        """Of all rows, with what is known of them: float32, (rows, width) each."""
+        columns: dict[str, Any] = {
+            name: value if name == "features" else value[:, 0] for name, value in values.items()
+        }
         row_ids = self._keys[rows.domains] ^ rows.row_ids.astype(np.uint64)
         return Candidates(rows.domains, row_ids=row_ids, **columns)
 
