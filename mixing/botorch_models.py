@@ -89,9 +89,14 @@ def at_target(mixer: Mixer, weights: Any) -> Any:
 
 
 def unwarped(mixer: GaussianProcessMixer | MultiFidelityMixer, samples: Any) -> Any:
-    """Metrics (..., J) of samples of `to_botorch`'s models."""
-    columns = zip([process.floor.value for process in mixer.processes], samples.unbind(dim=-1), strict=True)
-    return torch.stack([v if floor is None else floor + v.exp() for floor, v in columns], dim=-1)
+    """Metrics (..., J) of samples of `to_botorch`'s models: `Floor.unwarped`."""
+    columns = []
+    for process, values in zip(mixer.processes, samples.unbind(dim=-1), strict=True):
+        if process.floor.value is not None:
+            inside = values.clamp_max(process.floor.top)
+            values = process.floor.value + inside.exp() * (1 + values - inside)
+        columns.append(values)
+    return torch.stack(columns, dim=-1)
 
 
 def noisy_expected_improvement(

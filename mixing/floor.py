@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import NDArray
 
 from .marginal_likelihood import Hyperparameters, Posterior, minimised, prior
@@ -18,33 +19,46 @@ Floats = NDArray[np.float64]
 
 GAP_MEDIAN, GAP_STD = np.log(3.0), 1.0  # of the log gap between floor and lowest run, in the runs' spreads
 LOG_GAPS = (np.log(0.05), np.log(300.0))  # beyond, a run stands alone, or the logarithm is a straight line
+NODES, NODE_WEIGHTS = hermegauss(20)  # a mean under a standard normal, by Gauss-Hermite quadrature
+NODE_WEIGHTS /= NODE_WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The map between a metric and its logarithm above `value`; None: the metric as it is."""
+    """The map between a metric and its logarithm above `value`; None: the metric as it is.
+
+    Attributes:
+        top: the greatest logarithm of a run. Above it the way back is straight: where no run has been, an
+            exponential would make an uncertain logarithm a metric beyond all bounds.
+    """
 
     value: float | None = None
+    top: float = 0.0
 
     def warped(self, metric: Floats) -> Floats:
-        """What a process sees of a metric that lies above the floor."""
+        """What a process sees of runs' metric, which lies above the floor."""
         return metric if self.value is None else np.log(metric - self.value)
 
     def unwarped(self, values: Floats) -> Floats:
         """The metric again."""
-        return values if self.value is None else self.value + np.exp(values)
+        if self.value is None:
+            return values
+        inside = np.minimum(values, self.top)
+        return np.asarray(self.value + np.exp(inside) * (1 + values - inside))
 
     def moments(self, mean: Floats, variance: Floats, noise: Floats) -> tuple[Floats, Floats]:
         """The expected metric, and the standard deviation of a new run, of Gaussian values.
 
         Args:
-            mean, variance: of the values' expectation.
+            mean, variance: of the values' expectation, (M,) each.
             noise: variance of a new run around it.
         """
         if self.value is None:
             return mean, np.sqrt(variance + noise)
-        above = np.exp(mean + variance / 2)
-        return self.value + above, above * np.sqrt(np.expm1(variance + noise))
+        expected, runs = (
+            self.unwarped(mean + np.sqrt(v) * NODES[:, None]) for v in (variance, variance + noise)
+        )
+        return NODE_WEIGHTS @ expected, np.sqrt(NODE_WEIGHTS @ (runs - NODE_WEIGHTS @ runs) ** 2)
 
 
 class _Warped(NamedTuple):
@@ -88,7 +102,8 @@ def learned_floor(x: Floats, metric: Floats) -> tuple[Floor, Hyperparameters]:
     k = x.shape[1]
     start = np.append(prior(k, 0)[0], GAP_MEDIAN)
     theta = minimised(FlooredPosterior(x, metric), start, k, LOG_GAPS)
-    floor = Floor(float(metric.min() - gap_unit(metric) * np.exp(theta[-1])))
+    value = float(metric.min() - gap_unit(metric) * np.exp(theta[-1]))
+    floor = Floor(value, float(np.log(metric.max() - value)))
     return floor, Hyperparameters.unpack(theta[:-1], k)
 
 

@@ -177,9 +177,29 @@ def test_moments_above_a_floor_are_those_of_samples():
     rng = np.random.default_rng(0)
     values = rng.normal(-0.5, 0.3, 200_000)
     runs = 1.5 + np.exp(values + rng.normal(0, 0.2, values.size))
-    expected, std = Floor(1.5).moments(np.array([-0.5]), np.array([0.09]), np.array([0.04]))
+    expected, std = Floor(1.5, top=5.0).moments(np.array([-0.5]), np.array([0.09]), np.array([0.04]))
     assert expected[0] == pytest.approx(1.5 + np.exp(values).mean(), rel=2e-3)
-    assert std[0] == pytest.approx(runs.std(), rel=0.03)  # around a mean that the noise moves by 2 %
+    assert std[0] == pytest.approx(runs.std(), rel=0.01)
+
+
+def test_the_way_back_is_straight_where_no_run_has_been():
+    floor = Floor(2.0, top=0.5)
+    metric = np.array([2.1, 3.0, 2.0 + np.exp(0.5)])
+    np.testing.assert_allclose(floor.unwarped(floor.warped(metric)), metric)
+    np.testing.assert_allclose(np.diff(floor.unwarped(np.array([0.5, 1.5, 2.5]))), np.exp(0.5))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_runs_that_diverged_do_not_make_predictions_diverge(seed):
+    rng = np.random.default_rng(seed)
+    w, diverged = rng.dirichlet(np.ones(4), 20), rng.random(20) < 0.3
+    losses = np.where(diverged, 9.0, 3.0) + 0.01 * rng.standard_normal(20)
+    mixer = GaussianProcessMixer().fit(RunTable(w, ("a", "b", "c", "d"), losses[:, None], ("loss",)))
+    new = rng.dirichlet(np.ones(4), 50)
+    predicted, drawn = mixer.predict(new), mixer.draw_surfaces(50)(new)
+    assert 0 < predicted.mean.min() < predicted.mean.max() < 40
+    assert predicted.std.max() < 40
+    assert drawn.max() < 100
 
 
 def test_draws_above_a_floor_have_the_posteriors_mean_and_stay_above():
