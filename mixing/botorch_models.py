@@ -90,8 +90,9 @@ def at_target(mixer: Mixer, weights: Any) -> Any:
 
 def unwarped(mixer: GaussianProcessMixer | MultiFidelityMixer, samples: Any) -> Any:
     """Metrics (..., J) of samples of `to_botorch`'s models: `Floor.unwarped`."""
+    processes: Sequence[Any] = mixer.processes
     columns = []
-    for process, values in zip(mixer.processes, samples.unbind(dim=-1), strict=True):
+    for process, values in zip(processes, samples.unbind(dim=-1), strict=True):
         if process.floor.value is not None:
             inside = values.clamp_max(process.floor.top)
             values = process.floor.value + inside.exp() * (1 + values - inside)
