@@ -65,7 +65,7 @@ class GaussianProcessMixer(Proposing):
 
     Between metrics, uncertainties are correlated as the standardised leave-one-out errors are.
 
-    Cost: O(n_runs^3) per step of some 40 + 30. 512 runs of 17 domains: 2 s per metric on one core.
+    Cost: O(n_runs^3) per step of some 40 + 30. 512 runs of 17 domains: 2 to 3 s per metric on one core.
 
     Args:
         transform: of the weights before they are standardised: sqrt(w), or log(w + 1e-3).
