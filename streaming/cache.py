@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Generic, NamedTuple, TypeVar
 
 from .file_locks import flocks, lock_alone, lock_shared, locked_now, unlock
 
@@ -36,7 +36,10 @@ class NoRoom(Exception):
     """The bound is reached, and every file is in use or being fetched."""
 
 
-class Wanted(NamedTuple):
+Opened = TypeVar("Opened", covariant=True)
+
+
+class Wanted(NamedTuple, Generic[Opened]):
     """A file that can be fetched."""
 
     name: str  # in the cache; names with the same contents are the same
@@ -44,15 +47,17 @@ class Wanted(NamedTuple):
     place: str  # where it comes from, for errors
     fetch: Callable[[IO[bytes]], None]  # writes it
     check: Callable[[Path], None]  # raises ValueError unless a file's contents are right, reading all of them
-    glance: Callable[[Path], None]  # the same, reading little
+    open: Callable[[Path], Opened]  # maps it, reading little; ValueError only where `check` has one
 
 
-class Lease:
-    """A file of the cache that stays while this is held.
+class Lease(Generic[Opened]):
+    """A file of the cache that stays while this is held, unless someone finds it broken.
 
     After `release` it may be removed at any time; `renew` says whether it was. A mapping of a file that was
     removed stays readable.
     """
+
+    opened: Opened  # by Wanted's `open`
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
@@ -105,8 +110,8 @@ class Cache:
         except OSError as error:
             raise self._unusable(error, "it is opened") or error from error
 
-    def lease(self, wanted: Wanted, *, thorough: bool = False) -> Lease:
-        """The file, fetched unless it is there.
+    def lease(self, wanted: Wanted[Opened], *, thorough: bool = False) -> Lease[Opened]:
+        """The file, fetched unless it is there, and opened.
 
         A file that fails its check is fetched again, N_ATTEMPTS times in all.
 
@@ -120,7 +125,10 @@ class Cache:
         n_failed = 0
         while True:
             try:
-                return self._checked(wanted, thorough=thorough) or self._fetch(wanted)
+                while (held := self._held(wanted, thorough=thorough)) is None:
+                    self._fetch(wanted)
+                    thorough = False  # it was checked when it had come
+                return held
             except (NoRoom, FileNotFoundError):
                 raise
             except Exception as error:
@@ -138,7 +146,7 @@ class Cache:
                         f"the last one's error is {error!r}"
                     ) from error
 
-    def wait_for(self, files: Sequence[Wanted], *, thorough: bool = False) -> list[Lease]:
+    def wait_for(self, files: Sequence[Wanted[Opened]], *, thorough: bool = False) -> list[Lease[Opened]]:
         """`lease` of each, waiting until others give room back. The caller must hold none.
 
         One thread or process at a time waits and holds meanwhile what it has got, so none waits for ever.
@@ -146,7 +154,7 @@ class Cache:
         Raises:
             ValueError: as `lease`; more than the bound; or no room within SECONDS_FOR_ROOM.
         """
-        deadline, leases = time.monotonic() + SECONDS_FOR_ROOM, list[Lease]()
+        deadline, leases = time.monotonic() + SECONDS_FOR_ROOM, list[Lease[Opened]]()
         self.check_room(
             sum({wanted.name: wanted.n_bytes for wanted in files}.values()), f"{len(files)} files"
         )
@@ -199,37 +207,38 @@ class Cache:
         folder = self.folder.absolute()
         return path.is_relative_to(folder) or folder.is_relative_to(path)
 
-    def _checked(self, wanted: Wanted, *, thorough: bool) -> Lease | None:
-        """A hold on the file if it is there and right; a broken one is removed."""
-        held = self._open(wanted)
-        if held is None:
-            return None
-        try:
-            (wanted.check if thorough else wanted.glance)(held.path)
-        except ValueError:
-            self._discard(held)
-            return None
-        except BaseException:
-            held.close()
-            raise
-        return held
-
-    def _open(self, wanted: Wanted) -> Lease | None:
-        """A hold on the file as it is; None if it is not there."""
+    def _held(self, wanted: Wanted[Opened], *, thorough: bool) -> Lease[Opened] | None:
+        """A hold on the file, opened, if it is there and right; a broken one is removed."""
         path = self.folder / wanted.name
         while True:
             try:
-                held = Lease(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+                held = Lease[Opened](path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
             except FileNotFoundError:
                 return None
-            if held.renew():
+            try:
+                if held.renew():
+                    if thorough:
+                        wanted.check(path)
+                    held.opened = wanted.open(path)
+            except ValueError:
+                self._discard(held)
+                return None
+            except FileNotFoundError:
+                if not held.was_removed():
+                    held.close()
+                    raise
+            except BaseException:
+                held.close()
+                raise
+            # Another's thorough check may have removed the file since: what has its name now is not held.
+            if not held.was_removed():
                 return held
             held.close()
 
-    def _fetch(self, wanted: Wanted) -> Lease:
+    def _fetch(self, wanted: Wanted[object]) -> None:
         """Fetch the file, or wait for who is fetching it."""
         path, part = self.folder / wanted.name, self.folder / f"{wanted.name}.part"
-        while (held := self._open(wanted)) is None:
+        while not path.exists():
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 # Not a lock that waits: by the time it came, this may be the file, which its users hold.
@@ -243,9 +252,8 @@ class Cache:
                     self._fill(descriptor, part, path, wanted)
             finally:
                 os.close(descriptor)
-        return held
 
-    def _fill(self, descriptor: int, part: Path, path: Path, wanted: Wanted) -> None:
+    def _fill(self, descriptor: int, part: Path, path: Path, wanted: Wanted[object]) -> None:
         """Fetch into `part`, which this process has locked, and give it its name when it is right."""
         try:
             os.ftruncate(descriptor, 0)
@@ -288,7 +296,7 @@ class Cache:
                     with contextlib.suppress(FileNotFoundError):  # given up by who was fetching it
                         yield Path(entry.path), entry.stat()
 
-    def _discard(self, held: Lease) -> None:
+    def _discard(self, held: Lease[Opened]) -> None:
         """Remove a file that is broken, and end the hold on it."""
         with self._locked():
             if not held.was_removed():

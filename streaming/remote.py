@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import Cache, Lease, NoRoom, Wanted
+from .cache import Cache, Lease, NoRoom, Opened, Wanted
 from .manifest import MANIFEST, Manifest, ShardEntry, StoredTokens, parse_manifest
 from .shards import Shard, check_offsets, open_shard_of, read_offsets, verify_contents
 
@@ -35,7 +35,7 @@ class RemoteShard(NamedTuple):
     dtype: str
     vocab_size: int
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> Wanted[Shard]:
         """The shard as a file of a cache, checked by its checksum when it has come."""
         key = f"{self.entry['checksum']} {self.entry['n_bytes']}"
         return Wanted(
@@ -44,10 +44,10 @@ class RemoteShard(NamedTuple):
             place=self.uri,
             fetch=self._fetch,
             check=self._check,
-            glance=lambda path: _ignore(self.open(path)),
+            open=self._open,
         )
 
-    def open(self, path: Path) -> Shard:
+    def _open(self, path: Path) -> Shard:
         """Map the file that was fetched. Raises ValueError if it is cut short or another shard."""
         return open_shard_of(self.entry, self.dtype, path)
 
@@ -60,7 +60,7 @@ class RemoteShard(NamedTuple):
 
     def _check(self, path: Path) -> None:
         try:
-            shard = self.open(path)
+            shard = self._open(path)
         except ValueError as error:  # of a file that will not be there when this is read
             raise ValueError(f"{self.uri}: {error}") from error
         verify_contents(shard, self.entry, self.vocab_size, self.uri)
@@ -107,16 +107,16 @@ class RemoteTokens(StoredTokens):
             place=self.place,
             fetch=self._fetch_offsets,
             check=self._check_offsets,
-            glance=self._check_offsets,
+            open=self._map_offsets,
         )
         self._cache.check_room(wanted.n_bytes, f"the documents' offsets of {self.place}")
-        self._lease: Lease = self._lease_of(wanted)
-        return tuple(self._cut(np.memmap(self._lease.path, "<i8", "r")))
+        self._lease = self._lease_of(wanted)
+        return self._lease.opened
 
     def verify_shard(self, index: int) -> None:
         self._lease_of(self.shards[index].wanted(), thorough=True).close()
 
-    def _lease_of(self, wanted: Wanted, *, thorough: bool = False) -> Lease:
+    def _lease_of(self, wanted: Wanted[Opened], *, thorough: bool = False) -> Lease[Opened]:
         try:
             return self._cache.lease(wanted, thorough=thorough)
         except NoRoom:
@@ -128,11 +128,15 @@ class RemoteTokens(StoredTokens):
                 file.write(offsets.astype("<i8").tobytes())
 
     def _check_offsets(self, path: Path) -> None:
-        values = np.fromfile(path, "<i8")
-        if values.nbytes != self.n_offset_bytes:
-            raise ValueError(f"{path}: {values.nbytes} bytes of offsets, expected {self.n_offset_bytes}")
-        for offsets, shard in zip(self._cut(values), self.shards, strict=True):
+        self._map_offsets(path)
+
+    def _map_offsets(self, path: Path) -> tuple[NDArray[np.int64], ...]:
+        if (n_bytes := path.stat().st_size) != self.n_offset_bytes:
+            raise ValueError(f"{path}: {n_bytes} bytes of offsets, expected {self.n_offset_bytes}")
+        mapped = tuple(self._cut(np.memmap(path, "<i8", "r")))
+        for offsets, shard in zip(mapped, self.shards, strict=True):
             check_offsets(offsets, shard.entry, shard.uri)
+        return mapped
 
     def _cut(self, values: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Each shard's part of all offsets."""
@@ -186,7 +190,3 @@ def _file_system(uri: str) -> tuple[Any, str]:
 
 def _hash(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _ignore(_: object) -> None:
-    pass

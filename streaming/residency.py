@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,6 @@ from .remote import RemoteShard
 from .shards import Shard, open_shard
 
 N_MAPPED = 64  # shards that stay mapped after their batch, each an open file
-
-
-class _Mapped(NamedTuple):
-    shard: Shard
-    lease: Lease
 
 
 class Residency:
@@ -52,7 +47,7 @@ class Residency:
         self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         first = found[0]
         self.dtype = np.dtype(first.dtype if isinstance(first, RemoteShard) else first.tokens.dtype)
-        self._mapped: dict[int, _Mapped] = {}  # the last was used last
+        self._mapped: dict[int, Lease[Shard]] = {}  # the last was used last
         self._lock = threading.Lock()
         # Of all that are mapped, and which they are: int64, (n_mapped,).
         self._stream: tuple[NDArray[np.int64], TokenStream] | None = None
@@ -122,7 +117,7 @@ class Residency:
         finally:
             for piece in pieces:
                 if piece in self._mapped:
-                    self._mapped[piece].lease.release()
+                    self._mapped[piece].release()
             self._forget([*self._mapped][: max(0, len(self._mapped) - N_MAPPED)])
 
     def close(self) -> None:
@@ -132,7 +127,7 @@ class Residency:
     def _stream_of_mapped(self) -> tuple[NDArray[np.int64], TokenStream]:
         if self._stream is None:
             mapped = sorted([*self._local, *self._mapped])
-            shards = [self._local.get(piece) or self._mapped[piece].shard for piece in mapped]
+            shards = [self._local.get(piece) or self._mapped[piece].opened for piece in mapped]
             self._stream = np.array(mapped), _stream_of(shards)
         return self._stream
 
@@ -142,19 +137,18 @@ class Residency:
         remote = [piece for piece in pieces if piece in self._remote]
         files = {self._remote[piece].uri: self.n_bytes(piece) for piece in remote}  # a repeated shard is one
         self._check_room(sum(files.values()), f"the {len(files)} shards of one batch")
-        self._forget([piece for piece, mapped in self._mapped.items() if mapped.lease.was_removed()])
+        self._forget([piece for piece, held in self._mapped.items() if held.was_removed()])
         try:
             for piece in remote:
-                mapped = self._mapped.pop(piece, None)
-                if mapped is None or not mapped.lease.renew():
-                    mapped = self._map(piece, self._cache.lease(self._remote[piece].wanted()))
-                self._mapped[piece] = mapped
+                held = self._mapped.pop(piece, None)
+                if held is None or not held.renew():
+                    self._stream = None
+                    held = self._cache.lease(self._remote[piece].wanted())
+                self._mapped[piece] = held
         except NoRoom:
             self.close()  # nothing may be held while others are waited for
             leases = self._cache.wait_for([self._remote[piece].wanted() for piece in remote])
-            self._mapped = {
-                piece: self._map(piece, lease) for piece, lease in zip(remote, leases, strict=True)
-            }
+            self._mapped, self._stream = dict(zip(remote, leases, strict=True)), None
         except BaseException:
             self.close()
             raise
@@ -164,13 +158,9 @@ class Residency:
         besides = " and the offsets of documents" if self._n_bytes_besides else ""
         self._cache.check_room(n_bytes + self._n_bytes_besides, what + besides)
 
-    def _map(self, piece: int, lease: Lease) -> _Mapped:
-        self._stream = None
-        return _Mapped(self._remote[piece].open(lease.path), lease)
-
     def _forget(self, pieces: Sequence[int]) -> None:
         for piece in pieces:
-            self._mapped.pop(piece).lease.close()
+            self._mapped.pop(piece).close()
             self._stream = None  # which would keep it mapped
 
     def description(self, paths: Sequence[str]) -> dict[str, Any]:

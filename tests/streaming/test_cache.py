@@ -20,7 +20,7 @@ def _no_waiting(monkeypatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)
 
 
-def wanted(k: int, content: bytes = b"0123456789", fetched: list[int] | None = None) -> Wanted:
+def wanted(k: int, content: bytes = b"0123456789", fetched: list[int] | None = None) -> Wanted[bytes]:
     """File k, which is right when it holds "0123456789"."""
 
     def fetch(file) -> None:
@@ -32,11 +32,13 @@ def wanted(k: int, content: bytes = b"0123456789", fetched: list[int] | None = N
         if path.read_bytes() != b"0123456789":
             raise ValueError(f"memory://{k}: its contents do not match")
 
-    def glance(path: Path) -> None:
-        if path.stat().st_size != 10:
-            raise ValueError(f"memory://{k}: cut short")
+    return Wanted(NAMES[k], 10, f"memory://{k}", fetch, check, lambda path: opened(k, path))
 
-    return Wanted(NAMES[k], 10, f"memory://{k}", fetch, check, glance)
+
+def opened(k: int, path: Path) -> bytes:
+    if path.stat().st_size != 10:
+        raise ValueError(f"memory://{k}: cut short")
+    return path.read_bytes()
 
 
 def files(cache: Cache) -> list[str]:
@@ -158,6 +160,37 @@ def test_a_broken_file_of_the_cache_is_fetched_again(tmp_path, content: bytes, t
     held = Cache(tmp_path).lease(wanted(0, fetched=fetched), thorough=thorough)
     assert held.path.read_bytes() == b"0123456789"
     assert fetched == [0]
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+@pytest.mark.parametrize("thorough", [False, True])
+def test_a_file_that_another_finds_broken_meanwhile_is_fetched_again(
+    tmp_path, is_back: bool, thorough: bool
+) -> None:
+    (tmp_path / NAMES[0]).write_bytes(b"012345678x")
+    cache, fetched = Cache(tmp_path), list[int]()
+    first = ["check" if thorough else "open"]
+
+    def while_held(does: str, path: Path) -> None:
+        if first == [does]:
+            first.clear()
+            if is_back:
+                cache.lease(wanted(0), thorough=True).close()
+            else:
+                path.unlink()
+
+    def check(path: Path) -> None:
+        while_held("check", path)
+        wanted(0).check(path)
+
+    def open_it(path: Path) -> bytes:
+        while_held("open", path)
+        return opened(0, path)
+
+    held = cache.lease(wanted(0, fetched=fetched)._replace(check=check, open=open_it), thorough=thorough)
+    assert held.opened == held.path.read_bytes() == b"0123456789"
+    assert not held.was_removed()
+    assert fetched == ([] if is_back else [0])
 
 
 def test_files_of_others_are_neither_counted_nor_removed(tmp_path) -> None:
