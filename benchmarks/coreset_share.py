@@ -66,9 +66,9 @@ def _of_method(
     ):
         clock, given = [time.process_time_ns()], dict[str, Any]()
         if needs:
-            given["scores"], features = extract(candidates.batch.input_ids, candidates.batch.labels)
-            given |= {"features": features} if "features" in needs else {}
-            given |= {"reference_losses": given["scores"] * 0.9} if "reference_losses" in needs else {}
+            losses, features = extract(candidates.batch.input_ids, candidates.batch.labels)
+            found = {"losses": losses, "reference_losses": losses * 0.9, "features": features}
+            given = {"scores" if name == "losses" else name: found[name] for name in needs & found.keys()}
         clock.append(time.process_time_ns())
         batch = candidates.select(**given)
         clock.append(time.process_time_ns())

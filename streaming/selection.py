@@ -244,13 +244,15 @@ def proportional_budgets(sizes: Ints, k: int) -> Ints:
     >>> proportional_budgets(np.array([5, 2, 0, 3]), 4).tolist()
     [2, 1, 0, 1]
     """
-    if not k:
-        return np.zeros_like(sizes)
-    budgets: Ints = sizes * k // sizes.sum()
-    order = np.argsort(sizes, kind="stable")
-    order = order[budgets[order] < sizes[order]]
-    budgets[order[: k - int(budgets.sum())]] += 1
-    return budgets
+    of_each = sizes.tolist()  # whole numbers of Python: an array of few sources takes ten times as long
+    n = sum(of_each)
+    budgets = [size * k // n if n else 0 for size in of_each]
+    n_left = k - sum(budgets)
+    for source in sorted(range(len(of_each)), key=of_each.__getitem__):
+        if n_left and budgets[source] < of_each[source]:
+            budgets[source] += 1
+            n_left -= 1
+    return np.array(budgets, np.int64)
 
 
 def shares(sources: Ints, k: int) -> Iterator[tuple[Ints, int]]:

@@ -368,7 +368,7 @@ class SuperBatch:
 
         places, names = torch.from_numpy(at), self.batch.keys()
         taken: dict[str, Any] = {name: getattr(self.batch, name).index_select(0, places) for name in names}
-        return Batch(self.batch.step, **taken)
+        return Batch.of(self.batch.step, taken)
 
 
 def _weighted(batch: Batch, weights: NDArray[np.float32]) -> Batch:
@@ -376,7 +376,7 @@ def _weighted(batch: Batch, weights: NDArray[np.float32]) -> Batch:
 
     importance = torch.from_numpy(weights.copy())
     product = importance if batch.weights is None else batch.weights * importance
-    return replace(batch, weights=product, is_selected=True)
+    return Batch.of(batch.step, {**vars(batch), "weights": product, "is_selected": True})
 
 
 def _table(name: str, values: Any, n_rows: int) -> NDArray[np.float32]:

@@ -80,6 +80,8 @@ class TrainedRows:
         every rank."""
         with self._lock:
             told, self._told = self._told, []
+        if not self._open:
+            return np.empty(0, np.float32)
         found = {selected.step: np.full(selected.is_told.size, np.nan, np.float32) for selected in self._open}
         for step, first_row, values in told:
             if step in found:
