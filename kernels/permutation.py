@@ -16,6 +16,7 @@ _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 # numba turns uint64 mixed with a plain int into float64, so the kernel's constants are uint64.
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_STEP = np.uint64(_GOLDEN)
 _S30, _S27, _S31, _ONE = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(1)
 
 
@@ -161,6 +162,16 @@ def _mix(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> _S30)) * _M1
     x = (x ^ (x >> _S27)) * _M2
     return x ^ (x >> _S31)
+
+
+@kernel
+def mix64_of(value: np.uint64, key: np.uint64) -> np.uint64:
+    """`mix64` of one value, for kernels.
+
+    >>> int(mix64_of(np.uint64(1), np.uint64(1)))
+    16051188185124956539
+    """
+    return _mix(value + _mix(key + _STEP))
 
 
 @kernel

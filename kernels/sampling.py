@@ -1,4 +1,7 @@
-"""Rows drawn by their scores, without replacement and repeatably: what batch selection is made of."""
+"""Rows drawn by their scores, without replacement and repeatably: what batch selection is made of.
+
+In blocks, each unlike the blocks before: blocked_sampling.py.
+"""
 
 from typing import Literal, get_args
 
@@ -65,7 +68,7 @@ def _perturbed(
     scores: NDArray[np.float64], k: int, key: int, law: Law, beta: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logits with Gumbel noise, whose order is that of the draw; and without."""
-    scores = _checked(scores, k, beta)
+    scores = checked_scores(scores, k, beta)
     if law not in LAWS:
         raise ValueError(f"law is {law!r}; it must be one of {LAWS}")
     if law == "power":
@@ -82,72 +85,13 @@ def _perturbed(
     return logits - np.log(-np.log(uniforms(scores.size, key))), logits
 
 
-def blocked_sequential_sampling(
-    scores: NDArray[np.float64],
-    features: NDArray[np.floating],
-    k: int,
-    *,
-    key: int,
-    n_blocks: int = 16,
-    redundancy: float = 1.0,
-    beta: float = 1.0,
-) -> NDArray[np.int64]:
-    """k rows drawn in blocks: each block by its scores, less its likeness to the rows of the blocks before.
+def checked_scores(scores: NDArray[np.float64], k: int, beta: float) -> NDArray[np.float64]:
+    """Scores as float64, if `k` of them can be drawn, and with such a `beta`.
 
-    The logit of row j is beta (scores[j] - redundancy · sum over rows i drawn before of 2 cos(i, j) / k), so
-    that rows that say the same are not all drawn.
-
-    Args:
-        scores: (n,), finite, learner minus reference loss for one; standardise them, or choose beta by hand.
-        features: (n, d), whose cosines say how alike rows are; a row of zeros is like none.
-        k: 0 <= k <= n.
-        key: of the random numbers.
-        n_blocks: of the k rows, as even as can be.
-        redundancy: >= 0; with 0 this is `gumbel_top_k` in blocks.
-    Returns:
-        int64, (k,), as drawn.
-    Source: Evans et al. 2024, "Data curation via joint example selection" (arXiv 2406.17711), algorithm 1,
-        where pairs' scores come from a contrastive loss. Language models' losses have no pairs: the cosine
-        takes their place, its sum divided by k so that redundancy means the same for every k.
-
-    >>> alike = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> sorted(blocked_sequential_sampling(np.zeros(3), alike, 2, key=2, n_blocks=2, beta=99).tolist())
-    [1, 2]
+    Raises:
+        ValueError: names the argument, what was found and what is allowed.
     """
-    scores = _checked(scores, k, beta)
-    if len(features) != scores.size or not np.isfinite(features).all() or not np.isfinite(scores).all():
-        raise ValueError(
-            f"{len(features)} features for {scores.size} scores, or one of either is not finite; each score "
-            "needs its row of finite features"
-        )
-    if n_blocks < 1 or redundancy < 0:
-        raise ValueError(f"n_blocks is {n_blocks} and redundancy {redundancy}; at least 1 and 0 are needed")
-    sizes = _blocks(k, n_blocks)
-    drawn = gumbel_top_k(scores, sizes[0] if sizes else 0, key=_key_of_block(key, 0), beta=beta)
-    if len(sizes) < 2:
-        return drawn
-    directions = np.asarray(features, np.float64)
-    directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-300)
-    logits, chosen = scores.copy(), drawn
-    for block, n_drawn in enumerate(sizes[1:], start=1):
-        logits -= redundancy * (2 / k) * (directions @ directions[chosen].sum(axis=0))
-        logits[chosen] = -np.inf
-        chosen = gumbel_top_k(logits, n_drawn, key=_key_of_block(key, block), beta=beta)
-        drawn = np.concatenate([drawn, chosen])
-    return drawn
-
-
-def _blocks(k: int, n_blocks: int) -> list[int]:
-    sizes = [(b + 1) * k // n_blocks - b * k // n_blocks for b in range(n_blocks)]
-    return [size for size in sizes if size]
-
-
-def _key_of_block(key: int, block: int) -> int:
-    return int(mix64(np.array([block], np.uint64), key)[0])
-
-
-def _checked(scores: NDArray[np.float64], k: int, beta: float) -> NDArray[np.float64]:
-    scores = np.asarray(scores, np.float64)
+    scores = np.ascontiguousarray(scores, np.float64)
     if scores.ndim != 1 or not 0 <= k <= scores.size:
         raise ValueError(f"k is {k}; of scores of shape {scores.shape} none to all can be drawn")
     if np.isnan(scores).any() or (scores == np.inf).any():

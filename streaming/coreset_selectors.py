@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from ..kernels.blocked_sampling import blocked_sequential_sampling
 from ..kernels.facility_location import facility_location
 from ..kernels.facility_location_torch import facility_location_torch
 from ..kernels.line_medoids import line_medoids
-from ..kernels.sampling import blocked_sequential_sampling
 from .scored_selectors import excess_losses, key_of, known_losses, standardised
 from .selection import (
     Candidates,
@@ -156,8 +156,8 @@ class Jest(Selector):
         beta: sharpness of the draw.
         by_source: choose from each source in proportion to its candidates.
     Source: Evans et al. 2024, "Data curation via joint example selection" (arXiv 2406.17711), algorithm 1;
-        how it is carried over to language models: kernels/sampling.py. There a fifth of the candidates is
-        kept.
+        how it is carried over to language models: kernels/blocked_sampling.py. There a fifth of the
+        candidates is kept.
     """
 
     def __init__(

@@ -3,12 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from cuvee.kernels.sampling import (
-    Law,
-    blocked_sequential_sampling,
-    gumbel_top_k,
-    uniforms,
-)
+from cuvee.kernels.sampling import Law, gumbel_top_k, uniforms
 
 
 def expected_odds(odds: np.ndarray, k: int) -> dict[tuple[int, ...], float]:
@@ -73,20 +68,6 @@ def test_uniform_numbers_are_uniform() -> None:
     assert np.abs(np.histogram(numbers, 20, (0, 1))[0] - 5000).max() < 5 * np.sqrt(5000)
 
 
-def test_rows_that_say_the_same_are_not_all_drawn() -> None:
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(4), 25)
-    features = np.eye(4)[groups] + 0.01 * rng.normal(size=(100, 4))
-    scores = np.where(groups == 0, 1.0, 0.9)
-    drawn = blocked_sequential_sampling(scores, features, 20, key=1, n_blocks=10, redundancy=0, beta=200)
-    assert (groups[drawn] == 0).all()
-    drawn = blocked_sequential_sampling(scores, features, 20, key=1, n_blocks=10, redundancy=1, beta=200)
-    assert np.bincount(groups[drawn], minlength=4).min() >= 4
-    assert np.unique(drawn).size == 20
-    again = blocked_sequential_sampling(scores, features, 20, key=1, n_blocks=10, redundancy=1, beta=200)
-    np.testing.assert_array_equal(drawn, again)
-
-
 def test_what_cannot_be_drawn_is_refused() -> None:
     scores = np.array([1.0, np.nan])
     with pytest.raises(ValueError, match=r"scores\[1\] is nan"):
@@ -100,7 +81,3 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         gumbel_top_k(scores, 1, key=0, beta=-1)
     with pytest.raises(ValueError, match="law is 'best'"):
         gumbel_top_k(scores, 1, key=0, law="best")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="3 features for 2 scores"):
-        blocked_sequential_sampling(scores, np.ones((3, 2)), 1, key=0)
-    with pytest.raises(ValueError, match="n_blocks is 0"):
-        blocked_sequential_sampling(scores, np.ones((2, 2)), 1, key=0, n_blocks=0)
