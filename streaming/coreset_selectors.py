@@ -123,7 +123,7 @@ class CoLM(Selector):
         others = np.flatnonzero(~kept[sources])
         rows, weights = [whole], [np.full(whole.size, k / n)]
         for own, budget in shares(sources[others], k - whole.size):
-            chosen, sizes = medoids(sparse(steps[others[own]], self.n_coordinates), budget)
+            chosen, sizes = medoids(steps[others[own]], budget, self.n_coordinates)
             rows.append(others[own[chosen]])
             weights.append(sizes * k / n)
         found = np.concatenate(rows)
@@ -227,8 +227,9 @@ def kept_whole(sizes: Ints, k: int, keep_below: float) -> NDArray[np.bool_]:
     >>> kept_whole(np.array([60, 1, 2, 1]), 16, 1.0).tolist()  # 15, 1/4, 1/2 and 1/4 rows of 16 expected
     [False, True, True, True]
     """
-    kept, n_kept, n, of_each = np.zeros(sizes.size, bool), 0, int(sizes.sum()), sizes.tolist()
-    for source in np.argsort(sizes, kind="stable").tolist():
+    kept, n_kept, of_each = np.zeros(sizes.size, bool), 0, sizes.tolist()
+    n = sum(of_each)
+    for source in sorted(range(len(of_each)), key=of_each.__getitem__):
         size = of_each[source]
         if size * k >= keep_below * n or n_kept + size > k / 2:
             break
@@ -244,10 +245,12 @@ def sparse(steps: Floats, n_coordinates: int) -> Floats:
     return steps[:, np.sort(np.argsort(strength, kind="stable")[:n_coordinates])]
 
 
-def medoids(points: Floats, k: int) -> tuple[Ints, Ints]:
-    """k of n points and the points nearest to each: exact for one coordinate, greedy by L1 for more."""
+def medoids(points: Floats, k: int, n_coordinates: int) -> tuple[Ints, Ints]:
+    """k of n points and the points nearest to each, by the coordinates that `sparse` leaves: exact for one,
+    greedy by L1 for more."""
     if k == len(points):
         return np.arange(k), np.ones(k, np.int64)
+    points = sparse(points, n_coordinates)
     if points.shape[1] == 1:
         return line_medoids(points[:, 0], k)
     distances = cdist(points, points, "cityblock")

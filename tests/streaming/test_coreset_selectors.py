@@ -107,7 +107,7 @@ def test_colm_does_what_its_paper_says_step_by_step() -> None:
 
 def test_colm_on_one_number_a_row_finds_the_medoids_of_a_line() -> None:
     values = np.random.default_rng(0).normal(size=12)
-    found, sizes = medoids(values[:, None], 3)
+    found, sizes = medoids(values[:, None], 3, 1)
     costs = {
         subset: np.abs(values[:, None] - values[list(subset)]).min(axis=1).sum()
         for subset in combinations(range(12), 3)
