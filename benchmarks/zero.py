@@ -1,11 +1,12 @@
 """Fidelity zero beside trained proxies: how n-gram losses rank mixtures, and what the mixture found is worth.
 
-    python -m benchmarks.zero [--corpus FOLDER] [--quick] [--no-race] [--width 64] [--json]
+    python -m benchmarks.zero [--corpus FOLDER] [--quick] [--no-race] [--seeds 3] [--width 64] [--json]
 
 Proxies of 700,000 tokens on 32 mixtures of the corpus's domains. The n-grams know nothing of them: their
 smoothing is the default, which no proxy was asked about. Then two mixtures are sought, one with the n-grams
 and the first 8 proxies, one with all 32 proxies alone, and models are trained on both and on natural and
-uniform (3 seeds). Trained models are kept below build/: see `benchmarks.zero_runs`.
+uniform, with 3 seeds or `--seeds`, the same for all. Trained models are kept below build/: see
+`benchmarks.zero_runs`.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
 
+from benchmarks.online_training import interval  # noqa: E402
 from benchmarks.zero_runs import (  # noqa: E402
     CORPUS,
     QUICK,
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="12 proxies of 60,000 tokens: two minutes")
     parser.add_argument("--mixtures", type=int, help="to train proxies on (default: 32)")
     parser.add_argument("--no-race", action="store_true", help="rank correlations only")
+    parser.add_argument("--seeds", type=int, help="of the race (default: 3)")
     parser.add_argument("--width", type=int, default=64, help="of the proxies (default: 64)")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
@@ -61,6 +64,8 @@ def main() -> None:
         )
     plan = replace(QUICK if arguments.quick else Plan(), width=arguments.width)
     plan = replace(plan, n_mixtures=arguments.mixtures or plan.n_mixtures)
+    if arguments.seeds:
+        plan = replace(plan, race_seeds=tuple(range(1, arguments.seeds + 1)))
     figures = fidelity_zero(arguments.corpus, plan, not arguments.no_race)
     show(Console(width=100), figures)
     if arguments.json:
@@ -137,8 +142,13 @@ def race(corpus: Corpus, plan: Plan, runs: RunTable, losses: Callable[[Floats], 
     return {
         "weights": {name: w.round(6).tolist() for name, w in found.items()},
         "mean_loss": dict(zip(found, ends.tolist(), strict=True)),
-        "against_natural": {
-            name: float(np.mean(row - ends[0])) for name, row in zip(found, ends, strict=True)
+        **{
+            f"against_{other}": {
+                name: interval(row - ends[[*found].index(other)])
+                for name, row in zip(found, ends, strict=True)
+                if name != other
+            }
+            for other in ("natural", f"{runs.n_runs}_alone")
         },
         "cpu_s": seconds,
     }
@@ -162,10 +172,16 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     for name, ms in figures["ms_per_mixture"].items():
         console.print(f"{name}: {ms['least']:.2f} ms a mixture at least, median {ms['median']:.2f}")
     if "race" in figures:
-        table = Table("mixture", "mean loss, by seed", "against natural")
-        for name, ends in figures["race"]["mean_loss"].items():
-            shown = ", ".join(f"{end:.4f}" for end in ends)
-            table.add_row(name, shown, f"{figures['race']['against_natural'][name]:+.4f}")
+        race = figures["race"]
+        others = [key for key in race if key.startswith("against_")]
+        table = Table("mixture", "mean loss, by seed", *(f"{key.replace('_', ' ')}, 95 %" for key in others))
+        for name, ends in race["mean_loss"].items():
+            beside = [race[key].get(name, (0.0, 0.0)) for key in others]
+            table.add_row(
+                name,
+                ", ".join(f"{end:.3f}" for end in ends),
+                *(f"{mean:+.4f} ± {half:.4f}" for mean, half in beside),
+            )
         console.print(table)
 
 
