@@ -89,9 +89,13 @@ class Run:
             return None
         if self._online is not None and self.step >= self._online.next_report:
             self._report(self._online)
-        if self.executor is None:
-            self.executor = self._new_executor()
-        made = self.executor.next()
+        try:
+            if self.executor is None:
+                self.executor = self._new_executor()
+            made = self.executor.next()
+        except BaseException:  # KeyboardInterrupt, too: what was planned and not handed out is lost
+            self.close()
+            raise
         if made is not None:
             self._given, _ = made
             self._start, self._n_given = self._given.start, self._given.place + 1
@@ -122,7 +126,11 @@ class Run:
         """Change the planner, and go on with the batch after the last one handed out."""
         cursor, executor = self.cursor(), self.executor
         if isinstance(executor, WorkerProcesses):
-            executor.drain()  # processes are kept: they take a second to start
+            try:
+                executor.drain()  # processes are kept: they take a second to start
+            except BaseException:
+                self.close()
+                raise
         else:
             self.close()  # before the planner changes: a thread may be planning
         plan()
@@ -135,10 +143,10 @@ class Run:
 
     def close(self) -> None:
         """End the thread or the worker processes; the next batch starts them again."""
-        if self.executor is not None:
-            self.executor.close()
-            cursor, self.executor = self.cursor(), None
-            self.begin_at(cursor)
+        executor, self.executor = self.executor, None  # first: nothing is asked of one that may be closed
+        if executor is not None:
+            executor.close()
+            self.begin_at(self.cursor())
         self.maker.residency.close()
 
     def _new_executor(self) -> Executor:

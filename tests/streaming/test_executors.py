@@ -135,6 +135,51 @@ def test_an_error_in_the_thread_is_raised_where_the_batch_is_asked_for(sources, 
         take(running, 9)
 
 
+@pytest.mark.parametrize(
+    ("executor", "place", "error"),
+    [
+        (EXECUTORS[0], "assemble.Assembler.assemble", KeyboardInterrupt),
+        (EXECUTORS[0], "plan.Planner.plan", KeyboardInterrupt),
+        (EXECUTORS[1], "assemble.Assembler.assemble", OSError),
+        (EXECUTORS[3], "processes.WorkerProcesses._wait_for", KeyboardInterrupt),
+    ],
+    ids=str,
+)
+def test_who_asks_again_after_an_error_misses_no_batch(
+    sources, executor, place: str, error: type[BaseException], monkeypatch
+) -> None:
+    options = {"packing": "best_fit", "max_epochs": 2}
+    expected = take(loader(sources, **options), 99)
+    running = loader(sources, **options, **executor)
+    found = take(running, 1)
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"cuvee.streaming.{place}", broken)
+        with pytest.raises(error):
+            found.extend(map(digest, running))
+    assert running.state_dict()["step"] == len(found)
+    assert found + take(running, 99) == expected
+    running.close()
+
+
+def test_batches_go_on_after_a_close_that_was_interrupted(sources, monkeypatch) -> None:
+    expected, running = take(loader(sources), 9), loader(sources, prefetch=1)
+    found = take(running, 4)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cuvee.streaming.plan.Planner.advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            running.close()
+    assert found + take(running, 5) == expected
+    running.close()
+
+
 def test_a_thread_pays_for_large_batches_only(sources) -> None:
     assert loader(sources, prefetch=None)._run.n_ahead == 0
     assert loader(sources, prefetch=None, global_batch=2**15)._run.n_ahead == 2
