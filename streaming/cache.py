@@ -6,7 +6,8 @@
     cache/.turn         held by the one process that waits for room
 
 Locks are `flock`s, which end with their process: whatever is killed, no lock and no half file is left that
-another process would trust, and what is left is removed when its room is needed.
+another process would trust, and what is left is removed when its room is needed. A process that the trainer
+forks meanwhile has the same locks; they end by name, not only as their files are closed, so it keeps none.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Generic, NamedTuple, TypeVar
 
-from .file_locks import flocks, lock_alone, lock_shared, locked_now, unlock
+from .file_locks import close_unlocked, flocks, lock_alone, lock_shared, locked_now, unlock
 
 # Only files that this module named are counted and removed, whatever else lies in the folder.
 NAME = re.compile(r"[0-9a-f]{32}\.(shard|offsets)(\.part)?")
@@ -62,7 +63,7 @@ class Lease(Generic[Opened]):
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
         self._used_at = 0  # as the file's stamp says
-        self._finalizer = weakref.finalize(self, os.close, descriptor)
+        self._finalizer = weakref.finalize(self, _end_hold, descriptor, os.getpid())
 
     def release(self) -> None:
         """Let the file be removed if its room is needed."""
@@ -251,7 +252,7 @@ class Cache:
                 else:
                     self._fill(descriptor, part, path, wanted)
             finally:
-                os.close(descriptor)
+                close_unlocked(descriptor)
 
     def _fill(self, descriptor: int, part: Path, path: Path, wanted: Wanted[object]) -> None:
         """Fetch into `part`, which this process has locked, and give it its name when it is right."""
@@ -310,7 +311,15 @@ class Cache:
             lock_alone(descriptor)
             yield
         finally:
-            os.close(descriptor)
+            close_unlocked(descriptor)
+
+
+def _end_hold(descriptor: int, owner: int) -> None:
+    """Close the file of a lease; a process forked from its owner's leaves the owner's hold as it is."""
+    if os.getpid() == owner:
+        close_unlocked(descriptor)
+    else:
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -333,4 +342,4 @@ def _removed_if_unused(path: Path) -> bool:
         path.unlink()
         return True
     finally:
-        os.close(descriptor)
+        close_unlocked(descriptor)

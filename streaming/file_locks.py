@@ -1,5 +1,6 @@
 """Locks on open files that end with their process: `flock`, which Windows does not have."""
 
+import os
 from functools import cache
 from types import ModuleType
 
@@ -43,3 +44,9 @@ def locked_now(descriptor: int) -> bool:
 def unlock(descriptor: int) -> None:
     """End this process's hold."""
     flocks().flock(descriptor, flocks().LOCK_UN)
+
+
+def close_unlocked(descriptor: int) -> None:
+    """Close an open file and end the hold on it, which a process forked meanwhile would keep otherwise."""
+    unlock(descriptor)
+    os.close(descriptor)

@@ -264,6 +264,63 @@ def test_a_file_that_another_process_holds_stays_until_it_ends(tmp_path) -> None
     assert files(cache) == [NAMES[1]]
 
 
+FORKING = """
+import os, signal
+from cuvee.streaming.cache import Cache, Wanted
+children = []
+def fork():
+    children.append(os.fork())
+    if children[-1] == 0:
+        signal.alarm(60)  # ends what would wait for a lock that is here
+        signal.pause()
+def wanted(k):
+    def fetch(file):
+        fork()
+        file.write(b"0123456789")
+    nothing = lambda path: None
+    return Wanted(f"{{k:032x}}.shard", 10, "here", fetch, nothing, nothing)
+cache = Cache({folder!r}, 10)
+held = cache.lease(wanted(0))
+with cache._locked():
+    fork()
+fork()
+held.close()
+cache.lease(wanted(1)).close()
+assert len(children) == 4
+for child in children:
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGKILL)
+"""
+
+
+def test_a_process_that_was_forked_meanwhile_keeps_no_lock(tmp_path) -> None:
+    subprocess.run([sys.executable, "-c", FORKING.format(folder=str(tmp_path))], check=True)
+
+
+FORKED = """
+import os
+from cuvee.streaming.cache import Cache, NoRoom, Wanted
+nothing = lambda path: None
+def wanted(k):
+    return Wanted(f"{{k:032x}}.shard", 10, "here", lambda file: file.write(b"0123456789"), nothing, nothing)
+cache = Cache({folder!r}, 10)
+held = cache.lease(wanted(0))
+if os.fork() == 0:
+    held.close()
+    os._exit(0)
+os.wait()
+try:
+    cache.lease(wanted(1))
+except NoRoom:
+    raise SystemExit(0)
+raise SystemExit("what is held was removed")
+"""
+
+
+def test_a_process_that_was_forked_ends_no_hold_of_its_parent(tmp_path) -> None:
+    subprocess.run([sys.executable, "-c", FORKED.format(folder=str(tmp_path))], check=True)
+
+
 def test_a_full_disk_is_said_at_once_and_nothing_half_written_is_trusted(tmp_path) -> None:
     cache, fetched = Cache(tmp_path / "files"), []
     cache.lease(wanted(0)).close()
