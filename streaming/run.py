@@ -72,16 +72,18 @@ class Run:
 
     def begin_at(self, cursor: Cursor) -> None:
         """Let the next batch be the first one behind `cursor`; while there is no executor."""
-        self._start, self._n_given = cursor, 0
+        # The start of a plan, and how many of its batches were handed out. One value: any thread reads it.
+        self._position = cursor, 0
 
     @property
     def step(self) -> int:
-        """The step of the next batch: how many were handed out."""
-        return self._start.step + self._n_given
+        """The step of the next batch: how many were handed out. For any thread."""
+        start, n_given = self._position
+        return start.step + n_given
 
     def cursor(self) -> Cursor:
         """Behind the last batch handed out: planned again from the start of its plan, without rows."""
-        return self.planner.advance(self._start, self._n_given)
+        return self.planner.advance(*self._position)
 
     def next(self) -> tuple[Planned, Batch] | None:
         """The next batch and its place in the plan; None at the end of the run."""
@@ -98,7 +100,7 @@ class Run:
             raise
         if made is not None:
             self._given, _ = made
-            self._start, self._n_given = self._given.start, self._given.place + 1
+            self._position = self._given.start, self._given.place + 1
             kernels.done()  # from the first batch on they are loaded in the background
         return made
 
@@ -198,9 +200,10 @@ class Run:
         """
         drawn, room = None, None
         if self._is_capped or online.counts_rows:
-            drawn = np.array(self._start.rows_drawn, np.int64)
-            if self._n_given:
-                rows = self._given.rows.domains[: self._n_given].ravel()
+            plan_start, n_given = self._position
+            drawn = np.array(plan_start.rows_drawn, np.int64)
+            if n_given:
+                rows = self._given.rows.domains[:n_given].ravel()
                 drawn = drawn + np.bincount(rows, minlength=drawn.size)
             if self.steps is not None:
                 n_rows = max(1, (self.steps - self.step) * self.planner.batch_size_at(self.step))

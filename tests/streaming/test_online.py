@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 import threading
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from cuvee.streaming import Batch, StreamingLoader
 from cuvee.streaming.feedback import MAX_LATE, UNIT, Feedback
 from cuvee.streaming.online import OnlineMixing, read_weight_log
 from cuvee.streaming.policies import Floats, Policy
+from cuvee.streaming.run import Run
+from cuvee.streaming.warm_up import kernels
 
 L, B = 8, 12
 WEIGHTS = {"code": 0.3, "web": 0.5, "wiki": 0.2}
@@ -154,6 +157,25 @@ def test_late_reports_in_any_order_from_another_thread_give_the_same_sums(source
     next(shuffled)
     for ours, theirs in zip(in_order.policy.seen[0], shuffled.policy.seen[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_step_that_is_read_while_batches_are_taken_is_one_that_the_loader_was_at(sources) -> None:
+    kernels.done(wait=True)  # from then on plans are of several steps
+    running, before = loader(sources, policy=None), sys.gettrace()
+
+    def taking(frame, event: str, _: object):
+        """Take a batch, as another thread may, before each operation of `step`."""
+        frame.f_trace_opcodes = frame.f_code is Run.step.fget.__code__
+        if event == "opcode":
+            next(running)
+        return taking
+
+    for _ in range(20):
+        first = running.step
+        sys.settrace(taking)
+        found = running.step
+        sys.settrace(before)
+        assert first <= found <= running.step
 
 
 def test_a_report_after_its_interval_counts_in_the_next(sources) -> None:
