@@ -9,7 +9,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,8 +124,9 @@ class WorkerProcesses:
         group = _Group(worker, slot, steps, rows, ends - rows.lengths - 1, int(ends[-1]))
         requests = self._workers[worker].stdin
         assert requests is not None
+        request = np.concatenate([[index, rows.lengths.size], rows.starts, rows.lengths])
         try:
-            requests.write(np.concatenate([[index, rows.lengths.size], rows.starts, rows.lengths]).tobytes())
+            _write(requests, request.tobytes())
         except BrokenPipeError:
             raise self._death(group) from None
         self._asked.append(group)
@@ -180,8 +181,15 @@ def _start(file: int, shards: dict[str, Any], n_slots: int, max_tokens: int) -> 
         "max_tokens": max_tokens,
     }
     assert worker.stdin is not None
-    worker.stdin.write(json.dumps(setup).encode() + b"\n")
+    _write(worker.stdin, json.dumps(setup).encode() + b"\n")
     return worker
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    """Write all of it: a signal that the trainer handles may end a write when the pipe is full."""
+    left = memoryview(data)
+    while left:
+        left = left[pipe.write(left) :]
 
 
 def _end_workers(workers: Sequence["subprocess.Popen[bytes]"]) -> None:

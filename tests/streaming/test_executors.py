@@ -1,5 +1,6 @@
 import gc
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -198,6 +199,26 @@ def test_workers_stay_when_weights_change_and_end_with_their_loader(sources) -> 
     del running
     gc.collect()
     assert not any(process.is_running() for process in processes)
+
+
+class CutShort(subprocess.Popen):
+    """A process to which 99 bytes are written at a time, as where signals end a write."""
+
+    class Pipe(io.FileIO):
+        def write(self, data) -> int:
+            return super().write(bytes(data)[:99])
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        whole, self.stdin = self.stdin, self.Pipe(os.dup(self.stdin.fileno()), "w")
+        whole.close()
+
+
+def test_requests_that_signals_cut_short_reach_a_worker_whole(sources, monkeypatch) -> None:
+    monkeypatch.setattr("subprocess.Popen", CutShort)
+    running = loader(sources, workers=1)
+    assert take(running, 9) == take(loader(sources), 9)
+    running.close()
 
 
 def test_a_worker_that_was_killed_is_reported(sources) -> None:
