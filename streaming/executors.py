@@ -233,6 +233,7 @@ def _end_thread(
         except queue.Empty:
             break
     room.put(False)
-    thread.join()
+    if thread is not threading.current_thread():  # in which the executor may be collected
+        thread.join()
     while not made.empty():
         made.get_nowait()

@@ -19,6 +19,7 @@ import torch
 from cuvee.streaming import StreamingLoader
 from cuvee.streaming.batch import FIELDS
 from cuvee.streaming.decomposition import Vsl
+from cuvee.streaming.executors import BackgroundThread
 from cuvee.streaming.warm_up import kernels
 
 EXECUTORS = [{"prefetch": 0}, {"prefetch": 1}, {"prefetch": 5}, {"workers": 1}, {"workers": 2, "prefetch": 5}]
@@ -122,6 +123,29 @@ def test_a_thread_ends_with_its_loader_and_with_the_run(sources) -> None:
     for thread in loader_threads():
         thread.join(5)
     assert loader_threads() == []
+
+
+def test_a_thread_that_collects_its_own_executor_ends(monkeypatch) -> None:
+    may_collect, errors = threading.Event(), list[object]()
+    monkeypatch.setattr("sys.unraisablehook", errors.append)
+
+    def make(group) -> list[int]:
+        may_collect.wait()
+        gc.collect()
+        return group
+
+    gc.disable()
+    try:
+        executor = BackgroundThread(iter([[1], [2], [3]]), make, n_ahead=1)
+        executor.itself = executor  # as a loader with super-batches, which hold the loader
+        thread = executor._thread
+        del executor
+        may_collect.set()
+        thread.join(60)
+    finally:
+        gc.enable()
+    assert not thread.is_alive()
+    assert errors == []
 
 
 def test_an_error_in_the_thread_is_raised_where_the_batch_is_asked_for(sources, monkeypatch) -> None:
