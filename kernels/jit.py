@@ -152,12 +152,14 @@ class InBackground:
         """
         if self._is_done or self._given_up:
             return self._is_done
-        with self._lock:
-            if self._thread is None:
-                # Not a daemon: LLVM must not be at work when the process ends.
-                self._thread = threading.Thread(target=self._run, name="cuvee-kernels", daemon=False)
-                self._thread.start()
-        self._may_begin.set()
+        try:
+            with self._lock:
+                if self._thread is None:
+                    # Not a daemon: LLVM must not be at work when the process ends.
+                    self._thread = threading.Thread(target=self._run, name="cuvee-kernels", daemon=False)
+                    self._thread.start()
+        finally:  # of an interrupted call, too: the process would wait at its end for a thread that waits
+            self._may_begin.set()
         if wait:
             self._thread.join()
         if self._error is not None:

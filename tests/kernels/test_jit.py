@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cuvee.kernels.jit import kernel, uncounted
+from cuvee.kernels.jit import InBackground, kernel, uncounted
 
 MODULE = """
 from cuvee.kernels.jit import inlined, kernel
@@ -62,6 +63,23 @@ def test_a_kernel_that_two_processes_need_at_once_is_compiled_by_one(tmp_path: P
     answers = [process.communicate(timeout=120)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(answers) == [["0", "0"], ["1", "1"]]
+
+
+def test_a_thread_that_loads_kernels_ends_when_who_starts_it_is_interrupted(monkeypatch):
+    started, start = [], threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    loading = InBackground(lambda: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loading.done()
+    started[0].join(60)
+    assert loading.done()
 
 
 def _function(source):
