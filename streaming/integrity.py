@@ -1,6 +1,7 @@
 """Checksums, verified when a shard is first used; rows of a corrupt shard are replaced by others."""
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class Verifier:
         self.packings = packings
         self._places = [(name, store, k) for name, store in stores.items() for k in range(store.n_shards)]
         self._is_good: dict[int, bool] = {}  # by piece of the stream
+        self._lock = threading.Lock()  # rows of super-batches are checked while a thread makes batches
         self.quarantined: list[Quarantined] = []
 
     def checked(self, rows: RankRows, *, compiled: bool = True) -> RankRows:
@@ -106,13 +108,14 @@ class Verifier:
         return good
 
     def _verify(self, piece: int, step: int) -> bool:
-        if piece not in self._is_good:
-            name, store, shard = self._places[piece]
-            try:
-                store.verify_shard(shard)
-                self._is_good[piece] = True
-            except ValueError as error:
-                self._is_good[piece] = False
-                self.quarantined.append(Quarantined(step, name, store.shard_places[shard]))
-                log.warning("%s; its rows are replaced by others of domain %r", error, name)
-        return self._is_good[piece]
+        with self._lock:
+            if piece not in self._is_good:
+                name, store, shard = self._places[piece]
+                try:
+                    store.verify_shard(shard)
+                    self._is_good[piece] = True
+                except ValueError as error:
+                    self._is_good[piece] = False
+                    self.quarantined.append(Quarantined(step, name, store.shard_places[shard]))
+                    log.warning("%s; its rows are replaced by others of domain %r", error, name)
+            return self._is_good[piece]

@@ -1,5 +1,7 @@
+import contextlib
 import itertools
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -80,6 +82,28 @@ def test_a_shard_is_read_only_once_and_only_when_it_is_needed(sources, monkeypat
     assert verified == []
     rows(running, 30)
     assert sorted(verified) == list(itertools.product(["code", "web"], range(3)))
+
+
+def test_a_corrupt_shard_that_two_threads_need_at_once_is_read_and_quarantined_once(
+    sources, monkeypatch
+) -> None:
+    read, both = [], threading.Barrier(2)
+
+    def corrupt_for_all(store, index: int) -> None:
+        read.append(index)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(1)  # for another that reads it meanwhile
+        raise ValueError(f"{index}: corrupt")
+
+    monkeypatch.setattr("cuvee.streaming.shards.TokenStore.verify_shard", corrupt_for_all)
+    verifier = loader(sources)._verifier
+    threads = [threading.Thread(target=verifier._verify, args=(0, 0)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [0]
+    assert len(verifier.quarantined) == 1
 
 
 def test_a_domain_whose_shards_are_all_corrupt_is_an_error(sources) -> None:
