@@ -176,6 +176,7 @@ def _start(file: int, shards: dict[str, Any], n_slots: int, max_tokens: int) -> 
     )
     setup = {
         "residency": shards,
+        "loader": os.getpid(),
         "memory": file,
         "n_slots": n_slots,
         "max_tokens": max_tokens,

@@ -1,9 +1,9 @@
 """A worker process, `python -m cuvee.streaming.worker`: it copies segments into shared memory.
 
-The loader writes on its standard input: one line of JSON (which shards, how much room), then for each
-batch two int64 (slot, n_segments) and the segments' starts and lengths, int64. The worker answers with one
-byte when the slot is filled, and ends when the loader's process does. The memory is a file without a name, so
-nothing is left behind whoever is killed.
+The loader writes on its standard input: one line of JSON (which shards, how much room, who it is), then for
+each batch two int64 (slot, n_segments) and the segments' starts and lengths, int64. The worker answers with
+one byte when the slot is filled, and ends when the loader's process does. The memory is a file without a
+name, so nothing is left behind whoever is killed.
 """
 
 import json
@@ -66,7 +66,7 @@ def main() -> None:
     residency = residency_of(setup["residency"])
     memory = mmap.mmap(setup["memory"], 0)
     slots = [Slot(memory, k, setup["max_tokens"], residency.dtype) for k in range(setup["n_slots"])]
-    received = Received(requests, os.getppid())
+    received = Received(requests, setup["loader"])
     while (header := received.take(2)) is not None:
         segments = received.take(2 * int(header[1]))
         if segments is None:

@@ -280,6 +280,19 @@ def test_a_loader_killed_with_9_leaves_no_process_and_no_shared_memory(sources) 
     assert not {path for path in after - before if "cuvee" in path.name}
 
 
+def test_a_worker_whose_loader_was_killed_before_it_was_ready_ends(sources, monkeypatch) -> None:
+    dumps = json.dumps
+
+    def of_another(setup, **options: object) -> str:
+        """The setup as a worker reads it that became a child of another process meanwhile."""
+        return dumps({**setup, "loader": os.getppid()}, **options)
+
+    monkeypatch.setattr("cuvee.streaming.processes.json.dumps", of_another)
+    executor = loader(sources, workers=1)._run._new_executor()
+    assert executor._workers[0].wait(60) == 0  # though its input is open
+    executor.close()
+
+
 def _first_line(script: str) -> str:
     """The first line that a script prints; it may leave a child that holds its output open."""
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
