@@ -117,5 +117,6 @@ class Verifier:
                 except ValueError as error:
                     self._is_good[piece] = False
                     self.quarantined.append(Quarantined(step, name, store.shard_places[shard]))
-                    log.warning("%s; its rows are replaced by others of domain %r", error, name)
+                    # Not the error, with which a record that is kept would keep the loader and its threads.
+                    log.warning("%s; its rows are replaced by others of domain %r", str(error), name)
             return self._is_good[piece]
