@@ -4,6 +4,8 @@ import hashlib
 import itertools
 import json
 import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fsspec
@@ -12,6 +14,7 @@ import pytest
 
 from cuvee.streaming import StreamingLoader, TokenStore
 from cuvee.streaming.batch import FIELDS
+from cuvee.streaming.cache import Cache
 from cuvee.streaming.manifest import MANIFEST
 from cuvee.streaming.shards import read_offsets, shard_name, write_manifest, write_token_shard
 
@@ -24,6 +27,28 @@ def _no_waiting(monkeypatch) -> None:
     """For neither the network nor a disk that others are writing to."""
     monkeypatch.setattr("cuvee.streaming.cache.SECONDS_BEFORE_RETRY", 0)
     monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def _threads_end(_no_waiting, monkeypatch) -> Iterator[None]:
+    """With their test: what they read is not the next one's."""
+    before = fetchers()
+    yield
+    wait_for_fetchers(before)
+    assert not [thread for thread in fetchers() if thread not in before]
+
+
+def fetchers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "cuvee-fetch"]
+
+
+def wait_for_fetchers(besides: Sequence[threading.Thread] = ()) -> None:
+    """Of loaders that are closed, or that no one has any more."""
+    gc.collect()
+    deadline = time.monotonic() + 30
+    for thread in fetchers():
+        if thread not in besides:
+            thread.join(max(0, deadline - time.monotonic()))
 
 
 @pytest.fixture
@@ -76,11 +101,12 @@ def take(batches: StreamingLoader, n: int) -> list[str]:
 
 
 def n_bytes_of(folder: Path) -> int:
-    """Of the files of a folder, in which others are coming and going."""
+    """Of the files of a cache, while none may be removed to make room for another."""
     total = 0
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
+    with Cache(folder)._locked():
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # one that could not be fetched
+                total += path.stat().st_size
     return total
 
 
@@ -168,26 +194,24 @@ def test_best_fit_plans_from_ranges_that_hold_offsets_and_no_tokens(uris, tmp_pa
 def test_shards_of_planned_batches_are_fetched_ahead_of_them(sources, uris, tmp_path, read) -> None:
     running = loader(uris, global_batch=1, cache=tmp_path / "cache")
     take(running, 2)
-    fetchers = [thread for thread in threading.enumerate() if thread.name == "cuvee-fetch"]
-    assert fetchers
+    assert fetchers()
+    deadline = time.monotonic() + 60
+    while len(set(read)) <= 4:
+        assert time.monotonic() < deadline, "no shard was fetched ahead"
+        time.sleep(0.01)
     running.close()
-    for thread in fetchers:
-        thread.join(30)
-    ahead = set(read)
     again = loader(sources, global_batch=1)
-    assert len(ahead) > 4
     assert take(running, 3) == take(again, 5)[2:]
 
 
 def test_threads_that_fetch_end_with_their_loader(uris, tmp_path) -> None:
     running = loader(uris, cache=tmp_path / "cache")
     take(running, 2)
-    fetchers = [thread for thread in threading.enumerate() if thread.name == "cuvee-fetch"]
+    ours = fetchers()
+    assert ours
     del running
-    gc.collect()
-    for thread in fetchers:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in fetchers)
+    wait_for_fetchers()
+    assert not any(thread.is_alive() for thread in ours)
 
 
 def test_a_run_is_resumed_from_local_to_remote_and_back_at_other_world_sizes(sources, uris, tmp_path) -> None:
@@ -232,6 +256,7 @@ def test_a_cache_too_small_says_how_much_it_needs(uris, tmp_path, packing: str, 
 def test_cut_and_flipped_files_of_the_cache_are_fetched_again(sources, uris, tmp_path, read) -> None:
     cache, expected = tmp_path / "cache", take(loader(sources), 10)
     take(loader(uris, cache=cache), 10)
+    wait_for_fetchers()
     cut, flipped = sorted(cache.glob("*.shard"))[:2]
     cut.write_bytes(cut.read_bytes()[:-5])
     data = bytearray(flipped.read_bytes())
