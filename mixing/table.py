@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
+
+from .run_files import check_key, matrix, read_table, whole_numbers
 
 Floats = NDArray[np.float64]
 
@@ -108,28 +109,31 @@ class RunTable:
         """Read a pair of files as published with RegMix: one row per run, joined on one column.
 
         Args:
-            weights_csv: the join column and one column per domain.
-            metrics_csv: the join column and one column per metric.
+            weights_csv: the join column and one column per domain; CSV, or Parquet if its name ends so.
+            metrics_csv: the join column and one column per metric; likewise.
             on: name of the join column.
-            n_parameters, n_tokens, seed: of all runs.
+            n_parameters, n_tokens, seed: of all runs, unless a column of that name in either file tells.
             drop_missing: leave out runs that lack a metric, with a note, instead of refusing the table.
         Raises:
             ValueError: a file lacks the join column or repeats a key; a key has no partner; a column holds no
                 numbers; see also the class.
         """
-        weights, metrics = pa.csv.read_csv(weights_csv), pa.csv.read_csv(metrics_csv)
+        weights, metrics = read_table(weights_csv), read_table(metrics_csv)
         for path, table in ((weights_csv, weights), (metrics_csv, metrics)):
-            _check_key(path, table, on)
+            check_key(path, table, on)
         missing = sorted(set(weights[on].to_pylist()) ^ set(metrics[on].to_pylist()), key=str)
         if missing:
+            types = weights[on].type, metrics[on].type
+            kinds = "" if types[0] == types[1] else f", {types[0]} in one and {types[1]} in the other"
             raise ValueError(
                 f"{len(missing)} of the runs are in only one of {weights_csv} and {metrics_csv}, {on} = "
-                f"{', '.join(map(str, missing[:5]))}. Each run needs its weights and its metrics."
+                f"{', '.join(map(str, missing[:5]))}{kinds}. Each run needs its weights and its metrics."
             )
         weights, metrics = weights.sort_by(on), metrics.sort_by(on)
         notes: tuple[str, ...] = ()
         if drop_missing:
-            whole = np.all(np.isfinite(_matrix(metrics.drop_columns(on), f"{metrics_csv}: ")), axis=1)
+            losses = metrics.drop_columns([on, *(name for name in FIDELITY if name in metrics.column_names)])
+            whole = np.all(np.isfinite(matrix(losses, f"{metrics_csv}: ")), axis=1)
             lacking = metrics[on].filter(pa.array(~whole)).to_pylist()
             if lacking:
                 shown = ", ".join(map(str, lacking[:5]))
@@ -137,17 +141,24 @@ class RunTable:
                     f"{len(lacking)} of {len(whole)} runs lack a metric and were left out: {on} = {shown}.",
                 )
             weights, metrics = weights.filter(pa.array(whole)), metrics.filter(pa.array(whole))
-        weights, metrics = weights.drop_columns(on), metrics.drop_columns(on)
-        return cls(
-            weights=_matrix(weights, f"{weights_csv}: "),
-            domain_names=tuple(weights.column_names),
-            metrics=_matrix(metrics, f"{metrics_csv}: "),
-            metric_names=tuple(metrics.column_names),
-            n_parameters=np.full(len(weights), n_parameters),
-            n_tokens=np.full(len(weights), n_tokens),
-            seed=np.full(len(weights), seed),
-            notes=notes,
-        )
+        keys = [f"{on} = {key}" for key in weights[on].to_pylist()]
+        values = {"n_parameters": n_parameters, "n_tokens": n_tokens, "seed": seed}
+        fidelity = {name: np.full(len(keys), value) for name, value in values.items()}
+        sides = []
+        for path, table, kind in ((weights_csv, weights, "domain"), (metrics_csv, metrics, "metric")):
+            given = [name for name in FIDELITY if name in table.column_names]
+            fidelity |= {name: whole_numbers(table, name, f"{path}: ") for name in given}
+            rest = table.drop_columns([on, *given])
+            if not rest.column_names:
+                raise ValueError(f"{path}: no column beside '{on}'; give one for each {kind}.")
+            sides.append((tuple(rest.column_names), matrix(rest, f"{path}: ")))
+        (domains, w), (metric_names, losses) = sides
+        problems = [f"{weights_csv}: {problem}" for problem in _bad_weights(w, domains, keys)]
+        problems += [f"{metrics_csv}: {problem}" for problem in _missing_metrics(losses, metric_names, keys)]
+        problems += [f"{weights_csv}: {problem}" for problem in _repeated_runs(w, fidelity, keys)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return cls(w, domains, losses, metric_names, **fidelity, notes=notes)
 
     @classmethod
     def from_path(cls, path: str | Path) -> RunTable:
@@ -170,8 +181,7 @@ class RunTable:
                     "whose proxies are trained, or a table of runs."
                 )
             return cls.from_arrow(pa.concat_tables([pq.read_table(file) for file in files]))
-        read = pq.read_table if place.suffix == ".parquet" else pa.csv.read_csv
-        return cls.from_arrow(read(place))
+        return cls.from_arrow(read_table(place))
 
     def within(self, caps: ArrayLike) -> RunTable:
         """The runs whose mixtures could be trained under the caps, (K,), with a note on the others.
@@ -202,10 +212,11 @@ class RunTable:
         """
         notes = []
         if "failure" in table.column_names:
-            failed = pc.is_valid(table["failure"])
-            notes = [
-                f"a run was left out: {reason}." for reason in table.filter(failed)["failure"].to_pylist()
-            ]
+            reasons = table["failure"].to_pylist()
+            failed = pa.array(
+                [reason not in (None, "") for reason in reasons], pa.bool_()
+            )  # "": a CSV's null
+            notes = [f"a run was left out: {reason}." for reason in reasons if reason not in (None, "")]
             table = table.filter(pc.invert(failed))
         domains = [name for name in table.column_names if name.startswith(WEIGHT)]
         losses = [name for name in table.column_names if name.startswith(LOSS)]
@@ -215,11 +226,11 @@ class RunTable:
                 "weight.<domain> and loss.<domain> columns."
             )
         return cls(
-            weights=_matrix(table.select(domains)),
+            weights=matrix(table.select(domains)),
             domain_names=tuple(name.removeprefix(WEIGHT) for name in domains),
-            metrics=_matrix(table.select(losses)),
+            metrics=matrix(table.select(losses)),
             metric_names=tuple(name.removeprefix(LOSS) for name in losses),
-            **{name: table[name].to_numpy() for name in FIDELITY if name in table.column_names},
+            **{name: whole_numbers(table, name) for name in FIDELITY if name in table.column_names},
             notes=tuple(notes),
         )
 
@@ -249,56 +260,52 @@ class RunTable:
                 f"{kind} '{name}' is listed twice."
                 for name in sorted({n for n in names if names.count(n) > 1})
             ]
-        return problems or [*self._bad_weights(), *self._missing_metrics(), *self._repeated_runs()]
-
-    def _bad_weights(self) -> list[str]:
-        sums = self.weights.sum(axis=1)
-        outside = ~np.all((self.weights >= 0) & (self.weights <= 1 + SUM_TOLERANCE), axis=1)
-        bad = np.flatnonzero(outside | ~(np.abs(sums - 1) <= SUM_TOLERANCE))
+        if problems:
+            return problems
+        keys = [f"run {i}" for i in range(self.n_runs)]
         return [
-            f"run {run}: weights sum to {sums[run]:.4g} and lie between {self.weights[run].min():.4g} and "
-            f"{self.weights[run].max():.4g}; a mixture is not negative and sums to 1 within {SUM_TOLERANCE}."
-            for run in bad[:5]
-        ]
-
-    def _missing_metrics(self) -> list[str]:
-        runs, columns = np.nonzero(~np.isfinite(self.metrics))
-        return [
-            f"run {run}: metric '{self.metric_names[column]}' is {self.metrics[run, column]}; give it, "
-            "or leave the run out."
-            for run, column in list(zip(runs, columns, strict=True))[:5]
-        ]
-
-    def _repeated_runs(self) -> list[str]:
-        keys = np.column_stack([self.weights, self.n_parameters, self.n_tokens, self.seed])
-        _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-        repeated = [(run, first[group]) for run, group in enumerate(inverse.ravel()) if first[group] != run]
-        return [
-            f"run {run} has the weights, n_parameters, n_tokens and seed of run {earlier}; "
-            "a replicate needs its own seed."
-            for run, earlier in repeated[:5]
+            *_bad_weights(self.weights, self.domain_names, keys),
+            *_missing_metrics(self.metrics, self.metric_names, keys),
+            *_repeated_runs(self.weights, {name: getattr(self, name) for name in FIDELITY}, keys),
         ]
 
 
-def _matrix(table: pa.Table, where: str = "") -> Floats:
-    """The table's columns side by side: float64, (n_rows, n_columns); null becomes NaN."""
-    columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        try:
-            columns.append(pc.cast(column, pa.float64()).to_numpy())
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{where}column '{name}' holds {column.type}, and a number is needed in each row ({error}). "
-                "Leave the column out, or name it with `on` if it is the runs' key."
-            ) from None
-    return np.column_stack(columns) if columns else np.zeros((len(table), 0))
-
-
-def _check_key(path: str | Path, table: pa.Table, on: str) -> None:
-    if on not in table.column_names:
-        raise ValueError(f"{path}: no column '{on}' to join on; found {', '.join(table.column_names)}.")
-    repeated = sorted((key for key, n in Counter(table[on].to_pylist()).items() if n > 1), key=str)
-    if repeated:
-        raise ValueError(
-            f"{path}: {on} = {', '.join(map(str, repeated[:5]))} is listed twice; each run has one row."
+def _bad_weights(weights: Floats, domain_names: tuple[str, ...], keys: Sequence[str]) -> list[str]:
+    if not domain_names:
+        return ["found no domain; a mixture has one weight or more."]
+    sums = weights.sum(axis=1)
+    outside = ~np.all((weights >= 0) & (weights <= 1 + SUM_TOLERANCE), axis=1)
+    bad = np.flatnonzero(outside | ~(np.abs(sums - 1) <= SUM_TOLERANCE))[:5].tolist()
+    problems = [
+        f"{keys[run]}: weights sum to {sums[run]:.4g} and lie between {weights[run].min():.4g} and "
+        f"{weights[run].max():.4g}; a mixture is not negative and sums to 1 within {SUM_TOLERANCE}."
+        for run in bad
+    ]
+    if problems:
+        problems[-1] += (
+            f" Divide counts or percentages by their sum; of {', '.join(domain_names)}, leave out what is no "
+            "domain."
         )
+    return problems
+
+
+def _missing_metrics(metrics: Floats, metric_names: tuple[str, ...], keys: Sequence[str]) -> list[str]:
+    runs, columns = np.nonzero(~np.isfinite(metrics))
+    return [
+        f"{keys[run]}: metric '{metric_names[column]}' is {metrics[run, column]}; give it, "
+        "or leave the run out."
+        for run, column in list(zip(runs.tolist(), columns.tolist(), strict=True))[:5]
+    ]
+
+
+def _repeated_runs(
+    weights: Floats, fidelity: Mapping[str, NDArray[np.int64]], keys: Sequence[str]
+) -> list[str]:
+    rows = np.column_stack([weights, *(fidelity[name] for name in FIDELITY)])
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    repeated = [(run, first[group]) for run, group in enumerate(inverse.ravel()) if first[group] != run]
+    return [
+        f"{keys[run]} has the weights, n_parameters, n_tokens and seed of {keys[earlier]}; "
+        "a replicate needs its own seed, in a column of that name."
+        for run, earlier in repeated[:5]
+    ]

@@ -19,6 +19,7 @@ from .mix_files import (
     located,
     order_of,
     parse_objective,
+    print_notes,
     read_domains,
     read_mixtures,
     write_csv,
@@ -59,8 +60,6 @@ def fit(arguments: argparse.Namespace) -> None:
         rms = float(np.sqrt(np.mean(error**2)))
         table.add_row(name, f"{rho:.4f}", f"{rms:.4g}", *(f"{share:.2f}" for share in inside))
     out = console()
-    for note in mixer.runs.notes:
-        out.print(note, style="dim")
     out.print(f"{arguments.mixer} on {mixer.runs.n_runs} runs, each predicted from the others:")
     out.print(table)
 
@@ -138,6 +137,9 @@ def _bounds(
         return mixer.runs.weights.mean(axis=0), None, None
     names, tokens, max_epochs = read_domains(arguments.domains)
     order = order_of(arguments.domains, names, mixer.runs.domain_names)
+    others = [name for name in names if name not in mixer.runs.domain_names]
+    if others:
+        print_notes([f"{arguments.domains}: left out, for no run has it: {', '.join(others)}"])
     tokens, max_epochs = tokens[order], max_epochs[order]
     natural = tokens / tokens.sum()
     if not arguments.budget:
@@ -160,8 +162,11 @@ def _fitted(arguments: argparse.Namespace) -> Mixer:
         raise UsageError(f"mix: {error}") from error
     with located(arguments.runs):
         if arguments.metrics is not None:
-            return mixer.fit(RunTable.from_csv(arguments.runs, arguments.metrics, arguments.on))
-        return mixer.fit(RunTable.from_path(arguments.runs))
+            runs = RunTable.from_csv(arguments.runs, arguments.metrics, arguments.on)
+        else:
+            runs = RunTable.from_path(arguments.runs)
+        print_notes(runs.notes)
+        return mixer.fit(runs)
 
 
 def _objective(text: str, runs: RunTable) -> Objective:

@@ -1,6 +1,6 @@
 """The files of ``cuvee mix``: domains, runs and mixtures in, predictions and mixtures out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ import yaml
 from numpy.typing import NDArray
 
 from ..mixing.objective import Objective
-from ..mixing.table import RunTable
+from ..mixing.run_files import matrix, numbers, read_table
+from ..mixing.table import WEIGHT, RunTable
 from ..streaming.mixture_file import FORMAT_VERSION
 from .errors import InputError
+from .manual import console
 from .run_directory import write_json, write_text
 
 Floats = NDArray[np.float64]
+COUNTS = "Write counts such as 7000000 or 7e6."
 UNLIMITED = 1e9  # nats: a trust region that holds everything
 
 
@@ -50,28 +53,51 @@ def parse_objective(text: str, metric_names: tuple[str, ...]) -> Objective:
 def read_domains(path: Path) -> tuple[list[str], Floats, Floats]:
     """Names, available tokens and largest number of epochs."""
     with located(path):
-        table = pa.csv.read_csv(path)
+        table = read_table(path)
         missing = [name for name in ("domain", "tokens") if name not in table.column_names]
         if missing:
             raise ValueError(f"no column '{missing[0]}'; found {', '.join(table.column_names)}.")
         names = [str(name) for name in table["domain"].to_pylist()]
-        tokens = table["tokens"].cast(pa.float64()).to_numpy()
-        if len(set(names)) < len(names) or not (np.all(tokens >= 0) and tokens.sum() > 0):
-            raise ValueError("each domain has one row, and its tokens are not negative and not all zero.")
         given = "max_epochs" in table.column_names
-        max_epochs = table["max_epochs"].cast(pa.float64()).to_numpy() if given else np.full(len(names), 4.0)
+        tokens = numbers(table, "tokens", advice=COUNTS)
+        max_epochs = numbers(table, "max_epochs", advice=COUNTS) if given else np.full(len(names), 4.0)
+        problems = [
+            f"domain '{name}' is listed twice." for name in sorted(set(names)) if names.count(name) > 1
+        ]
+        for column, values in (("tokens", tokens), ("max_epochs", max_epochs)):
+            problems += [
+                f"domain '{name}': {column} is {value:g}; a finite number is needed, 0 or more."
+                for name, value in zip(names, values, strict=True)
+                if not (np.isfinite(value) and value >= 0)
+            ]
+        if not problems and not tokens.sum() > 0:
+            problems = [f"found {len(names)} domains without any tokens; give one that has some."]
+        if problems:
+            raise ValueError("\n".join(problems))
     return names, tokens, max_epochs
 
 
 def read_mixtures(path: Path, domains: tuple[str, ...]) -> Floats:
-    """Weights (M, K) in the order of `domains`; other columns are passed over."""
+    """Weights (M, K) in the order of `domains`, of columns named so or weight.DOMAIN; others are passed over.
+
+    What was changed in reading is printed.
+    """
     with located(path):
-        table = pa.csv.read_csv(path)
-        order = order_of(path, table.column_names, domains)
-        weights = np.column_stack([table.column(i).cast(pa.float64()).to_numpy() for i in order])
+        table = read_table(path)
+        order = order_of(path, [name.removeprefix(WEIGHT) for name in table.column_names], domains)
+        weights = matrix(table.select(order))
         metrics = np.zeros((len(weights), 1))
         seeds = np.arange(len(weights))  # a mixture may be asked for twice
-        return RunTable(weights, domains, metrics, ("none",), seed=seeds).weights
+        read = RunTable(weights, domains, metrics, ("none",), seed=seeds)
+    print_notes(f"{path}: {note}" for note in read.notes)
+    return read.weights
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What reading left out or changed."""
+    screen = console()
+    for note in notes:
+        screen.print(note, style="dim")
 
 
 def order_of(path: Path, found: list[str], wanted: tuple[str, ...]) -> list[int]:

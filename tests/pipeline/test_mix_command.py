@@ -138,3 +138,49 @@ def test_the_help_names_every_mixer():
 def test_other_commands_do_not_wait_for_scipy():
     script = "import sys, cuvee.pipeline.cli; sys.exit('scipy.optimize' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["fit", "predict --mixtures w.csv --out p.csv", "recommend", "pareto --objectives code wiki"],
+)
+def test_what_reading_the_runs_changed_is_told_by_every_command(folder, capsys, command):
+    runs = RunTable.from_csv("w.csv", "l.csv").to_arrow()
+    failures = pa.array(["[diverged]", *[""] * 23])
+    pa.csv.write_csv(runs.append_column("failure", failures), "runs.csv")
+    name, *rest = command.split()
+    assert main(["mix", name, "runs.csv", "--mixer", "linear", *rest]) == 0
+    assert "a run was left out: [diverged]." in capsys.readouterr().out
+
+
+def test_mixtures_to_predict_may_be_rounded_and_have_the_columns_of_runs(folder, capsys):
+    Path("m.csv").write_text("weight.web,weight.wiki,weight.code\n0.333,0.333,0.333\n")
+    command = ["predict", "w.csv", "l.csv", "--mixer", "linear", "--mixtures", "m.csv", "--out", "p.csv"]
+    assert main(["mix", *command]) == 0
+    assert "m.csv: 1 of 1 rows of weights summed to 0.999" in capsys.readouterr().out
+
+
+def test_a_domain_that_no_run_has_is_left_out_with_a_note(folder, capsys):
+    Path("domains.csv").write_text(DOMAINS + "books,10000\n")
+    assert main(["mix", "recommend", "w.csv", "l.csv", "--mixer", "linear", "--domains", "domains.csv"]) == 0
+    assert "domains.csv: left out, for no run has it: books" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("domains", "message"),
+    [
+        ("domain,tokens\nweb,\nwiki,5\n", "domains.csv: domain 'web': tokens is nan; a finite number"),
+        (
+            "domain,tokens\nweb,7B\nwiki,5\n",
+            "(Failed to parse string: '7B' as a scalar of type double). Write counts such as 7000000 or 7e6.",
+        ),
+        ("domain,tokens,max_epochs\nweb,5,-1\n", "domain 'web': max_epochs is -1; a finite number"),
+        ("domain,tokens\nweb,5\nweb,5\n", "domain 'web' is listed twice"),
+        ("domain,tokens\n", "found 0 domains without any tokens"),
+        ("domain,tokens,tokens\nweb,5,5\n", "column 'tokens' is there twice"),
+    ],
+)
+def test_mistakes_in_a_table_of_domains_are_said_with_the_domain(folder, capsys, domains, message):
+    Path("domains.csv").write_text(domains)
+    assert main(["mix", "design", "domains.csv", "--out", "d.csv"]) == 3
+    assert message in capsys.readouterr().err
