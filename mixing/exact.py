@@ -82,7 +82,7 @@ def exact_optimum(
         best = candidates[np.argmin(loss(candidates))]
         metrics = surface(np.stack([best, region.centre, uniform]))
     names = ("optimum", "natural", "uniform")
-    values = objective(metrics, metric_names).tolist()
+    values = objective.finite(metrics, metric_names).tolist()
     return ExactOptimum(
         best,
         region.centre,

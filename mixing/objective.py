@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Kind = Literal["mean", "weighted", "worst", "expression"]
 Binary = Callable[[Any, Any], Any]
 
 _OPERATORS: dict[type[ast.operator], Binary] = {
@@ -43,7 +45,8 @@ class Objective:
             min mean`` of several. A metric whose name is no Python name is written ``metric["its name"]``.
             Never executed as Python.
     Raises:
-        ValueError: the expression cannot be read, or is given with another kind.
+        ValueError: the expression cannot be read, or is given with another kind; weights that are negative or
+            all zero; a value that is not finite.
 
     >>> Objective("weighted", {"wiki": 3.0, "web": 1.0})(np.array([2.0, 4.0]), ("web", "wiki"))
     array(3.5)
@@ -52,7 +55,7 @@ class Objective:
     array(3.)
     """
 
-    kind: Literal["mean", "weighted", "worst", "expression"] = "mean"
+    kind: Kind = "mean"
     by_metric: Mapping[str, float] | None = None
     expression: str | None = None
 
@@ -64,16 +67,27 @@ class Objective:
             )
         if self.expression is not None:
             _parsed(self.expression)
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"objective: kind is '{self.kind}'; it is one of {', '.join(get_args(Kind))}.")
+        given = dict(self.by_metric or {})
+        is_weighted = self.kind == "weighted"
+        if not all(map(math.isfinite, given.values())) or (is_weighted and not _are_weights(given.values())):
+            raise ValueError(
+                f"objective: {'weights' if is_weighted else 'references'} are {given}; they must be "
+                "finite, and weights not negative, one of them positive. Of a metric of which more is "
+                "better, write the expression: --objective=-accuracy."
+            )
 
     def __call__(self, metrics: Floats, metric_names: tuple[str, ...]) -> Floats:
         """From metrics (..., J) to objectives (...).
 
         Raises:
-            ValueError: a metric that there is not, or weights that are negative or all zero.
+            ValueError: a metric that there is not.
         """
         if self.expression is not None:
             columns = dict(zip(metric_names, np.moveaxis(metrics, -1, 0), strict=True))
-            value = _value(_parsed(self.expression), columns, self.expression)
+            with np.errstate(all="ignore"):  # `finite` says it in words
+                value = _value(_parsed(self.expression), columns, self.expression)
             return np.asarray(np.broadcast_to(value, metrics.shape[:-1]))
         given = self.by_metric or {}
         unknown = sorted(set(given) - set(metric_names))
@@ -86,14 +100,33 @@ class Objective:
             return np.asarray((metrics - values).max(axis=-1))
         if self.kind == "mean":
             values = np.ones(len(metric_names))
-        if not (np.all(values >= 0) and values.sum() > 0):
-            raise ValueError(
-                f"objective: weights are {given}; they must not be negative, and one must be positive."
-            )
         return np.asarray(metrics @ (values / values.sum()))
+
+    def finite(self, metrics: Floats, metric_names: tuple[str, ...]) -> Floats:
+        """The same, where a mixture is to be chosen by it.
+
+        Raises:
+            ValueError: as of a call, or the objective of some metrics is not finite.
+        """
+        values = self(metrics, metric_names)
+        broken = ~np.isfinite(values)
+        if broken.any():
+            first = metrics[broken].reshape(-1, len(metric_names))[0].tolist()
+            named = zip(metric_names, first, strict=True)
+            at = ", ".join(f"{name} = {value:.4g}" for name, value in named)
+            raise ValueError(
+                f"objective: '{self.expression or self.kind}' is {values[broken][0]} at {at}; take one that "
+                "is finite wherever the metrics may come to lie."
+            )
+        return values
 
 
 MEAN = Objective("mean")
+
+
+def _are_weights(values: Collection[float]) -> bool:
+    """Whether none is negative, and one is positive."""
+    return all(value >= 0 for value in values) and any(value > 0 for value in values)
 
 
 def _parsed(source: str) -> ast.expr:

@@ -66,7 +66,8 @@ def pareto_set(
         natural, caps, trust_region: as in `recommend`.
         seed: of candidates and draws.
     Raises:
-        ValueError: fewer than two objectives; what `Region.around` raises.
+        ValueError: fewer than two objectives, or one that is not finite somewhere; what `Region.around`
+            raises.
 
     Cost: 256 draws of about 225 mixtures, and the comparison of all their pairs in each.
     """
@@ -79,10 +80,11 @@ def pareto_set(
     def drawn(weights: Floats) -> Floats:
         """float64, (n_draws, M, n_objectives)."""
         metrics = surfaces(weights)
-        return np.stack([objective(metrics, runs.metric_names) for objective in objectives.values()], axis=2)
+        return np.stack([o.finite(metrics, runs.metric_names) for o in objectives.values()], axis=2)
 
     with threadpool_limits(1):
         random = [region.pull(w) for w in sample_design(region.centre, N_RANDOM, seed, region.upper)]
+        drawn(np.stack(random))  # refuses an objective before it is followed
         candidates = np.stack([region.centre, *random, *_optima(mixer, objectives, region, random, seed)])
         values = drawn(candidates)
     mean, std = values.mean(axis=0), values.std(axis=0)

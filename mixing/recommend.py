@@ -120,7 +120,7 @@ def recommend(
     Returns:
         A recommendation; its weights obey the caps to 1e-9.
     Raises:
-        ValueError: shapes differ, or the caps sum to less than one.
+        ValueError: shapes differ, the caps sum to less than one, or the objective is not finite somewhere.
     """
     runs = mixer.runs
     centre, upper = np.asarray(natural, dtype=np.float64), np.ones(len(runs.domain_names))
@@ -132,7 +132,7 @@ def recommend(
         )
     region = Region(project_to_capped_simplex(centre, upper), upper, trust_region)
     uniform = project_to_capped_simplex(np.ones(len(upper)), upper)
-    observed = region.pull(runs.weights[np.argmin(objective(runs.metrics, runs.metric_names))])
+    observed = region.pull(runs.weights[np.argmin(objective.finite(runs.metrics, runs.metric_names))])
     starts = {"natural": region.centre, "uniform": region.pull(uniform), "observed": observed}
     pessimistic = _pessimistic(mixer, objective, region.centre, seed)
     with threadpool_limits(1):  # steps on a few rows each: threads cost more than they give
@@ -154,7 +154,7 @@ def _report(
     """Judge the candidate against the natural mixture."""
     runs = mixer.runs
     losses = mixer.draw_surfaces(N_FRESH_DRAWS, seed + 1)(np.stack(list(points.values())))
-    values = dict(zip(points, objective(losses, runs.metric_names).T, strict=True))
+    values = dict(zip(points, objective.finite(losses, runs.metric_names).T, strict=True))
     evidence = _evidence(mixer, objective, seed)
     shown = np.maximum(values["candidate"], objective(runs.metrics, runs.metric_names).min())
     error = evidence.error * np.random.default_rng(seed).standard_normal(N_FRESH_DRAWS)
@@ -226,7 +226,7 @@ def _best_given(
 def _evidence(mixer: Mixer, objective: Objective, seed: int) -> Evidence:
     """Spearman correlation of left-out predictions with what was observed, and its permutation p-value."""
     names = mixer.runs.metric_names
-    left_out = objective(mixer.leave_one_out().mean, names)
+    left_out = objective.finite(mixer.leave_one_out().mean, names)
     seen = objective(mixer.runs.metrics, names)
     error = float(np.sqrt(np.mean((left_out - seen) ** 2)))
     predicted, observed = _centred_ranks(left_out), _centred_ranks(seen)

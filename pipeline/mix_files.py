@@ -40,7 +40,9 @@ def parse_objective(text: str, metric_names: tuple[str, ...]) -> Objective:
         return objective
     weights = {}
     for part in text.split(","):
-        name, _, value = part.rpartition("=")
+        name, _, value = (side.strip() for side in part.rpartition("="))
+        if name in weights:
+            raise ValueError(f"objective '{text}' has two weights of '{name}'; give one.")
         try:
             weights[name] = float(value)
         except ValueError:

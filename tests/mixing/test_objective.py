@@ -71,3 +71,27 @@ def test_an_expression_belongs_to_its_kind_and_the_kind_to_an_expression():
         Objective("mean", expression="web")
     with pytest.raises(ValueError, match="the kind 'expression' has one"):
         Objective("expression")
+
+
+@pytest.mark.parametrize(
+    ("kind", "by_metric", "message"),
+    [
+        ("weighted", {"web": -1.0}, r"weights are {'web': -1.0}; .* write the expression: --objective=-acc"),
+        ("weighted", {"web": 0.0}, r"one of them positive"),
+        ("weighted", None, r"weights are {}"),
+        ("weighted", {"web": np.inf}, r"they must be finite"),
+        ("worst", {"web": np.nan}, r"references are {'web': nan}; they must be finite"),
+        ("best", None, r"kind is 'best'; it is one of mean, weighted, worst, expression"),
+    ],
+)
+def test_an_objective_that_cannot_be_is_refused_when_it_is_made(kind, by_metric, message):
+    with pytest.raises(ValueError, match=message):
+        Objective(kind, by_metric)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_objective_that_is_not_finite_is_refused_where_a_mixture_is_chosen_by_it():
+    objective = Objective("expression", expression="log(web - 2)")
+    assert objective.finite(np.array([[3.0, 1.0]]), ("web", "code")).tolist() == [0.0]
+    with pytest.raises(ValueError, match=r"'log\(web - 2\)' is nan at web = 1.5, code = 1; take one that is"):
+        objective.finite(np.array([[3.0, 1.0], [1.5, 1.0]]), ("web", "code"))

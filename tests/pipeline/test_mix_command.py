@@ -123,6 +123,10 @@ def test_one_parquet_table_of_a_run_serves_as_well(folder, capsys):
         ("recommend w.csv l.csv --mixer linear --objective maths=1", 2, "unknown metric 'maths'"),
         ("recommend w.csv l.csv --mixer linear --objective best", 2, "there is no metric 'best'"),
         ("recommend w.csv l.csv --mixer linear --objective code=much", 2, "'code=much' is no METRIC=WEIGHT"),
+        ("recommend w.csv l.csv --mixer linear --objective code=-1", 2, "must be finite, and weights not"),
+        ("recommend w.csv l.csv --mixer linear --objective code=1,code=2", 2, "has two weights of 'code'"),
+        ("recommend w.csv l.csv --mixer linear --objective log(code-9)", 2, "'log(code-9)' is nan at code ="),
+        ("pareto w.csv l.csv --mixer linear --objectives 1/(code-code) wiki", 2, "is inf at code ="),
         ("recommend w.csv l.csv --mixer linear --budget 10", 2, "give them with --domains"),
     ],
 )
