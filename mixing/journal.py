@@ -12,13 +12,15 @@ from .multi_fidelity import FidelityTrend
 from .search import Search, Trial
 from .search_arguments import EARLIER, VERSION, Record, SearchArguments
 
+BEGINNING = b'{"record": "'  # of every line
+
 
 class SearchJournal:
     """A `Search` whose every step is on disk before it is acted upon.
 
-    The first line holds the arguments, every other one a trial, a result or a failure. A line counts once its
-    newline is there: half a line, left by a kill or a full disk, is cut off when the journal is opened again,
-    and since `Search.ask` is a pure function of the lines before, the same line is written in its place. A
+    The first line holds the arguments, every other one a trial, a result or a failure. A line counts once it
+    is whole: half a line, left by a kill or a full disk, is cut off when the journal is opened again, and
+    since `Search.ask` is a pure function of the lines before, the same line is written in its place. A
     journal begun by an earlier version is continued by this one's rules, and `notes` says so.
 
     One process at a time may write; `pipeline` holds its run directory for that.
@@ -96,18 +98,21 @@ class SearchJournal:
         return record is not None
 
     def _read(self) -> list[Record]:
-        """The whole lines; what follows the last newline is cut off the file."""
+        """The whole records. Half of one at the end is cut off the file; a whole one gets its newline."""
         if not self.path.exists():
             return []
         content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+        *lines, rest = content.split(b"\n")
+        is_half = BEGINNING.startswith(rest[: len(BEGINNING)]) and not _is_json(rest)
         records = []
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, line in enumerate(lines if is_half else [*lines, rest], start=1):
             with self._located(number):
                 records.append(_parse(line))
+        if rest:  # only now: a file that is no journal stays as it is
+            with self.path.open("r+b") as file:
+                file.seek(len(content) - len(rest) if is_half else len(content))
+                file.write(b"" if is_half else b"\n")
+                file.truncate()
         return records
 
     def _append(self, record: Record) -> None:
@@ -144,6 +149,14 @@ def _notes(record: Record) -> tuple[str, ...]:
         f"the search began with version {version} of the rules ({EARLIER[version]}); its trials and results "
         f"count, and trials asked for from now on are those of version {VERSION}.",
     )
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse(line: bytes) -> Record:

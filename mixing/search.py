@@ -14,7 +14,7 @@ from .multi_fidelity import FidelityTrend, MultiFidelityMixer
 from .objective import Objective
 from .proposals import expected_improvement, propose
 from .recommend import Recommendation, recommend
-from .search_arguments import Record, SearchArguments
+from .search_arguments import SUM_TOLERANCE, Record, SearchArguments
 from .table import RunTable
 
 Origin = Literal["anchor", "design", "proposal", "promotion"]
@@ -314,7 +314,7 @@ class Search:
             rung = self.arguments.fidelities.index(fidelity)
             self.trials.append(Trial(record["trial"], weights, rung, record["seed"], record["origin"]))
         elif kind == "result":
-            self._check_result(record["trial"], record["losses"])
+            self._check_result(record["trial"], record["losses"] or {})
             self.losses[record["trial"]] = dict(record["losses"])
         elif kind == "failure":
             self._check_result(record["trial"], None)
@@ -325,6 +325,8 @@ class Search:
     def _check_trial(self, record: Record) -> None:
         if record["trial"] != len(self.trials):
             raise ValueError(f"trial {record['trial']} follows {len(self.trials)} trials; lines are missing.")
+        if not isinstance(record["weights"], Mapping):
+            raise ValueError(f"trial {record['trial']} has the weights {record['weights']!r}, not by domain.")
         if sorted(record["weights"]) != sorted(self.arguments.domain_names):
             raise ValueError(
                 f"trial {record['trial']} has the domains {', '.join(record['weights'])}; the search has "
@@ -332,20 +334,38 @@ class Search:
             )
         if record["origin"] not in get_args(Origin):
             raise ValueError(f"trial {record['trial']} has the unknown origin '{record['origin']}'.")
+        weights = [float(weight) for weight in record["weights"].values()]
+        if not (abs(sum(weights) - 1) <= SUM_TOLERANCE and min(weights) >= 0):
+            raise ValueError(
+                f"trial {record['trial']} has the weights {dict(record['weights'])}; a mixture is not "
+                "negative and sums to one."
+            )
+        at = Fidelity(record["n_parameters"], record["n_tokens"])
+        if at not in self.arguments.fidelities or not isinstance(record["seed"], int):
+            raise ValueError(
+                f"trial {record['trial']} has {at} and seed {record['seed']!r}; the search's rungs are "
+                f"{', '.join(map(str, self.arguments.fidelities))}, and a seed is a whole number."
+            )
 
     def _check_result(self, number: int, losses: Mapping[str, float] | None) -> None:
-        if not 0 <= number < len(self.trials):
-            raise ValueError(f"trial {number}: the search has asked for {len(self.trials)} trials, from 0.")
+        if not isinstance(number, int) or not 0 <= number < len(self.trials):
+            raise ValueError(f"trial {number!r}: the search has asked for {len(self.trials)} trials, from 0.")
         known = self.losses.get(number)
         if number in self.failures or (known is not None and known != losses):
             earlier = self.failures.get(number, known)
             raise ValueError(f"trial {number} has another result already: {earlier}.")
         if losses is None:
             return
-        broken = [name for name, value in losses.items() if not np.isfinite(value)]
+        if not isinstance(losses, Mapping):
+            raise ValueError(f"trial {number} has the losses {losses!r}, not by metric.")
+        broken = [name for name, value in losses.items() if not _is_finite(value)]
         expected = next(iter(self.losses.values()), losses)
         if broken or not losses or set(losses) != set(expected):
             raise ValueError(
                 f"trial {number} has the losses {dict(losses)}; {', '.join(expected) or 'one or more'} are "
                 "needed, each a finite number. Report a run without them as failed."
             )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))

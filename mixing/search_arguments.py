@@ -137,12 +137,15 @@ class SearchArguments:
         for name, row in (("natural", self.natural), ("caps", self.caps)):
             if row is not None and len(row) != k:
                 problems.append(f"{name}: found {len(row)} values for {k} domains.")
+        problems = problems or self._problems_of_region()
         if not problems and self.mixtures is not None:
             problems += self._problems_of_mixtures()
         if self.costs is not None and len(self.costs) != len(self.fidelities):
             problems.append(f"costs: found {len(self.costs)} values for {len(self.fidelities)} fidelities.")
         if not self.fidelities:
             problems.append("fidelities: none; give one rung or more, cheapest first.")
+        elif not all(cost > 0 for cost in self.costs or [f.n_tokens for f in self.fidelities]):
+            problems.append("fidelities: each rung has one token or more, or a cost above zero.")
         elif not problems and list(self.relative_costs) != sorted(set(self.relative_costs)):
             shown = ", ".join(f"{cost:.3g}" for cost in self.relative_costs)
             problems.append(f"fidelities: costs are {shown}; rungs go from the cheapest to the target.")
@@ -157,6 +160,20 @@ class SearchArguments:
                 f"budget: {self.budget:g} runs at the target; the first mixtures and one run at every rung "
                 f"cost {self._least_budget():.3g}. Raise it, or lower n_initial or n_replicates."
             )
+        return problems
+
+    def _problems_of_region(self) -> list[str]:
+        """Numbers that no search could go on with, as a journal edited by hand may have them."""
+        problems = []
+        if not (abs(sum(self.natural) - 1) <= SUM_TOLERANCE and min(self.natural) >= 0):
+            problems.append(f"natural: {list(self.natural)}; weights are not negative and sum to one.")
+        if self.caps is not None and not (sum(self.caps) >= 1 - SUM_TOLERANCE and min(self.caps) >= 0):
+            problems.append(f"caps: {list(self.caps)}; they are not negative and sum to one or more.")
+        for name, value, least in (("trust_region", self.trust_region, ">"), ("budget", self.budget, ">=")):
+            if not np.isfinite(value) or value < 0 or (least == ">" and value == 0):
+                problems.append(f"{name}: {value}; a finite number {least} 0 is needed.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            problems.append(f"seed: {self.seed!r}; a whole number of 0 or more is needed.")
         return problems
 
     def _problems_of_mixtures(self) -> list[str]:

@@ -17,6 +17,18 @@ MIXER_NAMES = (
     "ensemble",
     "quality_quantity",
 )  # without those that need more than a table: `mix_command.NEEDS`
+NEW_SEARCH: dict[str, Any] = {  # what a search begins with, besides --domains: names and defaults
+    "rung": [],
+    "runs": 32.0,
+    "budget": None,
+    "objective": "mean",
+    "trust_region": 0.5,
+    "n_initial": None,
+    "n_replicates": 3,
+    "acquisition": "noisy_ei",
+    "mixtures": None,
+    "seed": 0,
+}
 DOMAINS_HELP = "CSV with the columns domain and tokens, and optionally max_epochs"
 RUNS_HELP = (
     "CSV of weights; or one CSV or Parquet table of weight.DOMAIN and loss.METRIC columns; or a run directory"
@@ -101,19 +113,19 @@ def _add_new_search(search: argparse.ArgumentParser) -> None:
     new.add_argument(
         "--rung",
         action="append",
-        default=[],
         metavar="PARAMETERS:TOKENS",
         help="a fidelity, cheapest first; with --run, of the nearest proxy",
     )
-    new.add_argument("--runs", type=float, default=32.0, help="its budget, in runs at the last rung (32)")
+    new.add_argument("--runs", type=float, help="its budget, in runs at the last rung (32)")
     new.add_argument("--budget", type=float, metavar="TOKENS", help="of the run to plan for: sets caps")
-    new.add_argument("--objective", default="mean", metavar="mean|worst|METRIC=WEIGHT,...|EXPRESSION")
-    new.add_argument("--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)")
+    new.add_argument("--objective", metavar="mean|worst|METRIC=WEIGHT,...|EXPRESSION")
+    new.add_argument("--trust-region", type=float, metavar="NATS", help="0: none (default: .5)")
     new.add_argument("--n-initial", type=int, help="mixtures before a model proposes (by domains, 8 to 24)")
-    new.add_argument("--n-replicates", type=int, default=3, help="runs of the natural mixture (default: 3)")
-    new.add_argument("--acquisition", default="noisy_ei", help="noisy_ei, mean, thompson or botorch")
+    new.add_argument("--n-replicates", type=int, help="runs of the natural mixture (default: 3)")
+    new.add_argument("--acquisition", help="noisy_ei, mean, thompson or botorch")
     new.add_argument("--mixtures", type=Path, metavar="CSV", help="the only ones that may run")
-    new.add_argument("--seed", type=int, default=0)
+    new.add_argument("--seed", type=int)
+    search.set_defaults(**NEW_SEARCH)
 
 
 def _add_pareto(below: Any) -> None:

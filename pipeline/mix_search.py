@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -18,6 +16,7 @@ from ..mixing.journal import SearchJournal
 from ..mixing.mixer import Fidelity
 from ..mixing.multi_fidelity import FidelityTrend
 from ..mixing.objective import Objective
+from ..mixing.run_files import matrix, read_table, whole_numbers
 from ..mixing.search import Trial
 from ..mixing.search_arguments import SearchArguments
 from ..mixing.table import LOSS, WEIGHT
@@ -27,6 +26,7 @@ from ..streaming.shards import TokenStore
 from . import mix_run
 from .errors import InputError, UsageError, UserError
 from .manual import console
+from .mix_arguments import NEW_SEARCH
 from .mix_files import (
     UNLIMITED,
     located,
@@ -82,6 +82,7 @@ def _journal(given: argparse.Namespace) -> SearchJournal:
 def _arguments(given: argparse.Namespace) -> SearchArguments | None:
     """Those of a new search; None to go on with the journal's."""
     if given.domains is None and (given.journal.exists() or not given.run):
+        _check_untold(given)
         return None
     if not given.rung and not given.run:
         raise UsageError(
@@ -112,6 +113,16 @@ def _arguments(given: argparse.Namespace) -> SearchArguments | None:
         raise
     except ValueError as error:
         raise UsageError(f"mix search: {error}") from error
+
+
+def _check_untold(given: argparse.Namespace) -> None:
+    """Refuse an argument of a new search that would have no effect."""
+    told = [name for name, default in NEW_SEARCH.items() if getattr(given, name) != default]
+    if told and given.journal.exists():
+        raise UsageError(
+            f"mix search: --{told[0].replace('_', '-')} is of a new search, and {given.journal} goes on with "
+            "the arguments it began with. Leave it out; or start another journal, with --domains."
+        )
 
 
 def _domains(given: argparse.Namespace) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
@@ -198,7 +209,7 @@ def _fidelity(text: str) -> Fidelity:
         if not colon:
             raise ValueError
         return Fidelity(int(float(size)), int(float(tokens)))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(
             f"--rung '{text}' is not PARAMETERS:TOKENS, such as 1e6:1e9; give one for each fidelity."
         ) from None
@@ -220,23 +231,25 @@ def _objective(text: str) -> Objective:
 def _tell(journal: SearchJournal, path: Path, tokens: Path | None) -> None:
     """Read results: the columns trial and loss.METRIC, or a text in failure; others are passed over."""
     with located(path):
-        table = pq.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+        table = read_table(path)
         names = [name for name in table.column_names if name.startswith(LOSS)]
         if "trial" not in table.column_names or not names:
             raise ValueError(
                 f"found the columns {', '.join(table.column_names)}; results have the column trial and "
                 "loss.METRIC columns (and may have failure)."
             )
-    _check_shards(tokens, [name.removeprefix(LOSS) for name in names])
+        trials = whole_numbers(table, "trial").tolist()
+        losses_of = matrix(table.select(names))
+    metrics = [name.removeprefix(LOSS) for name in names]
+    _check_shards(tokens, metrics)
     n_new = 0
     with located(path):
-        for row in table.to_pylist():
-            if row.get("failure"):
-                n_new += journal.fail(row["trial"], str(row["failure"]))
-            elif any(row[name] is not None for name in names):
-                given = {name.removeprefix(LOSS): row[name] for name in names}
-                losses = {name: float("nan" if loss is None else loss) for name, loss in given.items()}
-                n_new += journal.tell(row["trial"], losses)
+        failures = table["failure"].to_pylist() if "failure" in table.column_names else [None] * len(table)
+        for number, failure, row in zip(trials, failures, losses_of.tolist(), strict=True):
+            if failure:
+                n_new += journal.fail(number, str(failure))
+            elif not np.all(np.isnan(row)):  # without any loss, it still runs
+                n_new += journal.tell(number, dict(zip(metrics, row, strict=True)))
     print(f"{n_new} new results from {path}")
 
 

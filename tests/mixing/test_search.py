@@ -314,3 +314,66 @@ def test_arguments_survive_their_record():
 
 def test_a_ladder_raises_tokens_before_size():
     assert ladder([40, 10], 1000) == (RUNGS[0], RUNGS[1], Fidelity(40, 300), RUNGS[2])
+
+
+@pytest.mark.parametrize("foreign", [b"domain,tokens\nweb,5\nwiki,5", b"notes"])
+def test_a_file_that_is_no_journal_is_refused_and_stays_as_it_is(tmp_path, foreign):
+    path = tmp_path / "domains.csv"
+    path.write_bytes(foreign)
+    with pytest.raises(ValueError, match=r"domains.csv:1: this is no JSON"):
+        SearchJournal(path, _arguments())
+    assert path.read_bytes() == foreign
+
+
+def test_a_last_line_that_an_editor_left_without_newline_counts(undisturbed, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(undisturbed.path.read_bytes().rstrip(b"\n"))
+    journal = SearchJournal(path)
+    assert len(journal.search.losses) == len(undisturbed.search.losses)
+    assert path.read_bytes() == undisturbed.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("arguments", {"natural": [0.5, 0.5, 0.5]}, r":1: natural: .* weights are not negative and sum"),
+        ("arguments", {"caps": [0.1, 0.1, 0.1]}, r":1: caps: .* sum to one or more"),
+        ("arguments", {"seed": None}, r":1: seed: None; a whole number"),
+        ("arguments", {"trust_region": float("nan")}, r":1: trust_region: nan; a finite number > 0"),
+        ("arguments", {"budget": float("nan")}, r":1: budget: nan; a finite number"),
+        (
+            "trial",
+            {"weights": [0.1, 0.2, 0.7]},
+            r":2: trial 0 has the weights \[0.1, 0.2, 0.7\], not by domain",
+        ),
+        ("trial", {"n_tokens": 5}, r":2: trial 0 has Fidelity\(n_parameters=\d+, n_tokens=5\)"),
+        ("trial", {"seed": "a"}, r":2: trial 0 has .* and seed 'a'"),
+        ("result", {"losses": [1, 2]}, r"trial 0 has the losses \[1, 2\], not by metric"),
+        (
+            "result",
+            {"losses": {"wiki": "x"}},
+            r"trial 0 has the losses {'wiki': 'x'}; .* each a finite number",
+        ),
+        ("result", {"trial": 0.5}, r"trial 0.5: the search has asked for"),
+    ],
+)
+def test_a_journal_edited_by_hand_is_refused_at_the_line_that_is_wrong(
+    undisturbed, tmp_path, kind, changes, message
+):
+    records = [json.loads(line) for line in undisturbed.path.read_bytes().splitlines()]
+    next(record for record in records if record["record"] == kind).update(changes)
+    path = tmp_path / "journal.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(ValueError, match=message):
+        SearchJournal(path)
+
+
+def test_a_trials_weights_edited_by_hand_are_refused(undisturbed, tmp_path):
+    content = undisturbed.path.read_text().splitlines(keepends=True)
+    trial = json.loads(content[1])
+    trial["weights"][next(iter(trial["weights"]))] += 0.5
+    (tmp_path / "journal.jsonl").write_text(content[0] + json.dumps(trial) + "\n")
+    with pytest.raises(
+        ValueError, match=r":2: trial 0 has the weights .* a mixture is not negative and sums"
+    ):
+        SearchJournal(tmp_path / "journal.jsonl")

@@ -237,3 +237,39 @@ def test_fidelities_that_no_proxy_has_are_not_trained(folder, capsys):
     assert _search(*NEW, "--tokens", "run", "-n", "1") == 0
     assert _search(*RUN) == 2
     assert "j.jsonl asks for 10 parameters and 300 tokens; the nearest proxy has" in _told(capsys)
+
+
+@pytest.mark.parametrize("rung", ["1:inf", "0:0", "10:-5"])
+def test_a_rung_that_no_run_can_have_is_refused(folder, capsys, rung):
+    assert _search("--domains", "domains.csv", "--rung", rung) == 2
+    assert "rung" in _told(capsys)
+    assert not Path("j.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ("trial,loss.code\n0.5,3\n", "b.csv: column 'trial': row 0 has 0.5; a whole number is needed"),
+        ("trial,loss.code\n,3\n", "b.csv: column 'trial'"),
+        ("trial,loss.code\nfirst,3\n", "b.csv: column 'trial' holds string"),
+        ("trial,loss.code\n2024-01-01,3\n", "b.csv: column 'trial' holds date32"),
+        ("trial,loss.code\n0,low\n", "b.csv: column 'loss.code' holds string"),
+        ("trial,loss.code,loss.code\n0,3,3\n", "b.csv: column 'loss.code' is there twice"),
+    ],
+)
+def test_results_that_are_no_numbers_are_refused_and_not_written_down(folder, capsys, results, message):
+    assert _search(*NEW) == 0
+    begun = Path("j.jsonl").read_bytes()
+    Path("b.csv").write_text(results)
+    capsys.readouterr()
+    assert _search("--results", "b.csv", "-n", "0") == 3
+    assert message in _told(capsys)
+    assert Path("j.jsonl").read_bytes() == begun
+
+
+def test_an_argument_that_would_have_no_effect_on_a_search_that_goes_on_is_refused(folder, capsys):
+    assert _search(*NEW) == 0
+    assert _search("--runs", "99") == 2
+    assert "--runs is of a new search, and j.jsonl goes on with the arguments it began with" in _told(capsys)
+    assert _search(*NEW, "--objective", "code=1") == 3
+    assert "objective is" in _told(capsys)
