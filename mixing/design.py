@@ -116,6 +116,35 @@ def sample_design(
         )
     prior = np.asarray(natural, dtype=np.float64)
     upper = np.ones_like(prior) if caps is None else np.asarray(caps, dtype=np.float64)
+    rows = _distinct_mixtures(prior, n, seed, upper, temperature, strengths, patience=100 * n)
+    if len(rows) < n:
+        raise ValueError(
+            f"only {len(rows)} of n = {n} mixtures found at least {MIN_DISTANCE} apart: the caps sum to "
+            f"{upper.sum():.4g} and leave little room above 1. Lower n or the budget, or raise max_epochs."
+        )
+    return rows
+
+
+def sample_candidates(natural: ArrayLike, n: int, seed: int, caps: ArrayLike) -> Floats:
+    """`sample_design`'s mixtures to choose among: fewer than n where two domains or the caps have no room.
+
+    >>> len(sample_candidates([0.5, 0.5], 200, seed=0, caps=[0.501, 0.501]))
+    1
+    """
+    prior, upper = np.asarray(natural, dtype=np.float64), np.asarray(caps, dtype=np.float64)
+    return _distinct_mixtures(prior, n, seed, upper, 0.5, STRENGTHS, patience=n)
+
+
+def _distinct_mixtures(
+    prior: Floats,
+    n: int,
+    seed: int,
+    upper: Floats,
+    temperature: float,
+    strengths: tuple[float, float],
+    patience: int,
+) -> Floats:
+    """Up to n mixtures; no more are sought after `patience` draws in a row that were too near to others."""
     tempered = np.where(prior > 0, prior, 1e-12) ** temperature
     tempered /= tempered.sum()
     rng = np.random.default_rng(seed)
@@ -123,19 +152,18 @@ def sample_design(
     uniform = project_to_capped_simplex(np.ones_like(prior), upper)
     if np.linalg.norm(uniform - rows[0]) >= MIN_DISTANCE:
         rows.append(uniform)
+    n_near = 0
     for _ in range(100 * n):
-        if len(rows) == n:
+        if len(rows) == n or n_near == patience:
             break
         strength = np.exp(rng.uniform(*np.log(strengths)))
         draw = rng.dirichlet(np.maximum(strength * tempered, 1e-9))
         candidate = _drop_small(project_to_capped_simplex(draw, upper), upper)
         if np.linalg.norm(np.stack(rows) - candidate, axis=1).min() >= MIN_DISTANCE:
             rows.append(candidate)
-    if len(rows) < n:
-        raise ValueError(
-            f"only {len(rows)} of n = {n} mixtures found at least {MIN_DISTANCE} apart: the caps sum to "
-            f"{upper.sum():.4g} and leave little room above 1. Lower n or the budget, or raise max_epochs."
-        )
+            n_near = 0
+        else:
+            n_near += 1
     return np.stack(rows)
 
 

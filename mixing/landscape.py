@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from .design import project_to_capped_simplex, sample_design
+from .design import project_to_capped_simplex, sample_candidates
 from .mixer import Mixer, error_correlation
 from .objective import Objective
 from .pareto import N_DRAWS as N_FRONT_DRAWS
@@ -255,12 +255,14 @@ def _front(mixer: Mixer, region: Region, seed: int, marks: Mapping[str, Floats])
     Covariance and not correlation: two metrics that hardly move may pull apart perfectly.
 
     Raises:
-        ValueError: there is one metric, or the caps leave no room for random mixtures.
+        ValueError: there is one metric, or the caps leave no room for a second mixture.
     """
     names, weights = mixer.runs.metric_names, np.stack(list(marks.values()))
     if len(names) < 2:
         raise ValueError(f"the runs have one metric, {names[0]}.")
-    random = region.pull_all(sample_design(region.centre, N_RANDOM, seed, region.upper))
+    random = region.pull_all(sample_candidates(region.centre, N_RANDOM, seed, region.upper))
+    if len(random) < 2:
+        raise ValueError("the caps leave no room for a second mixture, and so none for a front.")
     means = mixer.predict(random).mean
     covariance = np.cov(means.T)
     np.fill_diagonal(covariance, np.inf)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from .design import sample_design
+from .design import sample_candidates
 from .mixer import Mixer
 from .objective import Objective
 from .region import Region, descend
@@ -83,9 +83,13 @@ def pareto_set(
         return np.stack([o.finite(metrics, runs.metric_names) for o in objectives.values()], axis=2)
 
     with threadpool_limits(1):
-        random = [region.pull(w) for w in sample_design(region.centre, N_RANDOM, seed, region.upper)]
+        random = [region.pull(w) for w in sample_candidates(region.centre, N_RANDOM, seed, region.upper)]
         drawn(np.stack(random))  # refuses an objective before it is followed
         candidates = np.stack([region.centre, *random, *_optima(mixer, objectives, region, random, seed)])
+        _, first = np.unique(
+            candidates.round(4), axis=0, return_index=True
+        )  # many optima are the same corner
+        candidates = candidates[np.sort(first)]
         values = drawn(candidates)
     mean, std = values.mean(axis=0), values.std(axis=0)
     probability = nondominated_share(values)

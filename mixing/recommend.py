@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-from .design import project_to_capped_simplex, sample_design
+from .design import project_to_capped_simplex, sample_candidates
 from .mixer import Mixer
 from .objective import MEAN, Objective
 from .region import Loss, Region, descend
@@ -204,7 +204,9 @@ def _best_sample(
 
     RegMix averages as well: single predictions of trees are ragged.
     """
-    drawn = np.stack([region.pull(w) for w in sample_design(region.centre, N_SAMPLES, seed, region.upper)])
+    drawn = np.stack(
+        [region.pull(w) for w in sample_candidates(region.centre, N_SAMPLES, seed, region.upper)]
+    )
     best = drawn[np.argsort(loss(drawn), kind="stable")[:N_AVERAGED]]
     candidates = np.stack([region.centre, starts["observed"], region.pull(best.mean(axis=0))])
     winner = int(np.argmin(loss(candidates)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .cross_fitted import CrossFittedMixer, Surface
 from .mixer import Floats
+from .table import RunTable
 
 MIN_SAMPLES_LEAF = 20  # LightGBM's default, which RegMix keeps
 FEW_RUNS, MIN_SAMPLES_LEAF_OF_FEW = 200, 5
@@ -49,11 +50,21 @@ class RegMixMixer(CrossFittedMixer):
     n_trees: int = 1000
     is_smooth: ClassVar[bool] = False
 
-    def fit_surface(self, weights: Floats, metrics: Floats) -> Surface:
+    def fit(self, runs: RunTable) -> Self:
+        """Learn from 8 or more runs of one fidelity.
+
+        Raises:
+            ValueError: fewer runs, or several fidelities; there is no scikit-learn.
+        """
         try:
-            from sklearn.ensemble import HistGradientBoostingRegressor
+            import sklearn.ensemble  # noqa: F401 - loads OpenMP now, or `fit` would find no threads to limit
         except ImportError as error:
             raise ValueError("regmix needs scikit-learn: pip install 'cuvee[trees]'.") from error
+        return super().fit(runs)
+
+    def fit_surface(self, weights: Floats, metrics: Floats) -> Surface:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
         leaf = MIN_SAMPLES_LEAF if len(weights) >= FEW_RUNS else MIN_SAMPLES_LEAF_OF_FEW
         trees = [
             HistGradientBoostingRegressor(

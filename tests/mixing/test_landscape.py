@@ -166,10 +166,10 @@ def test_what_cannot_be_shown_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.interactions is None
     assert found.front is None
     assert found.notes == ("There is no front of two metrics: the runs have one metric, m0.",)
-    monkeypatch.setattr(landscape, "N_RANDOM", 3)  # the design draws 100 times as many before it gives up
+    monkeypatch.setattr(landscape, "N_RANDOM", 3)
     tight = survey(KnownMixer(linear, 3), MEAN, CENTRE, CENTRE, CENTRE + 1e-4)
     assert tight.front is None
-    assert "leave little room" in tight.notes[0]
+    assert "the caps leave no room for a second mixture" in tight.notes[0]
 
 
 def test_of_many_domains_those_with_the_largest_weights_are_shown_in_their_order() -> None:

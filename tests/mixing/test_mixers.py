@@ -1,5 +1,8 @@
 """What holds for every mixer: it recovers a surface, knows its errors, and refuses what it cannot read."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -163,3 +166,31 @@ def test_the_ensemble_gives_the_law_half_where_no_run_has_been():
     stacked = ensemble.predict(NATURAL[None], Fidelity(0, 0)).mean
     np.testing.assert_allclose(ensemble.predict(NATURAL[None]).mean, (stacked + law) / 2, rtol=1e-12)
     assert all(sum(shares.values()) == pytest.approx(1) for shares in ensemble.shares.values())
+
+
+@pytest.mark.parametrize("caps", [None, [0.501, 0.501]])
+def test_trees_recommend_among_the_few_mixtures_that_two_domains_or_tight_caps_have(caps):
+    w = np.random.default_rng(0).dirichlet(np.ones(2), 24)
+    runs = RunTable(w, ("web", "code"), 3 - np.sqrt(w[:, :1]), ("web",))
+    found = recommend(load_mixer("regmix", n_trees=20).fit(runs), [0.5, 0.5], caps=caps)
+    assert sum(found.candidate.values()) == pytest.approx(1)
+    assert max(found.candidate.values()) <= (caps or [1.0])[0] + 1e-9
+
+
+def test_trees_train_on_one_thread_in_a_processs_first_fit():
+    script = """
+import numpy as np
+from threadpoolctl import threadpool_info
+from cuvee.mixing import RunTable, load_mixer
+from cuvee.mixing.regression import RegMixMixer
+
+class Watched(RegMixMixer):
+    def fit_surface(self, weights, metrics):
+        surface = super().fit_surface(weights, metrics)
+        assert {pool["num_threads"] for pool in threadpool_info()} == {1}, threadpool_info()
+        return surface
+
+w = np.random.default_rng(0).dirichlet(np.ones(3), 12)
+Watched(n_trees=2).fit(RunTable(w, ("a", "b", "c"), w[:, :1], ("a",)))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

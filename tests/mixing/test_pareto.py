@@ -78,3 +78,13 @@ def test_every_mixture_of_the_front_obeys_caps_and_trust_region():
 def test_one_objective_has_no_front():
     with pytest.raises(ValueError, match="found 1 objectives; a front needs two"):
         pareto_set(_mixer(0.01), {"mean": Objective()}, NATURAL)
+
+
+@pytest.mark.parametrize("caps", [None, [0.501, 0.501]])
+def test_two_domains_and_tight_caps_have_a_front_whose_mixtures_are_listed_once(caps):
+    w = np.random.default_rng(0).dirichlet(np.ones(2), 24)
+    runs = RunTable(w, ("web", "code"), 3 - np.sqrt(w), ("web", "code"))
+    objectives = {name: Objective("weighted", {name: 1.0}) for name in runs.metric_names}
+    front = pareto_set(load_mixer("linear").fit(runs), objectives, [0.5, 0.5], caps)
+    assert len(np.unique(front.weights.round(4), axis=0)) == len(front.weights)
+    assert np.all(front.weights <= np.array(caps or [1.0, 1.0]) + 1e-9)
