@@ -47,8 +47,8 @@ def _add_design(below: Any) -> None:
     design = below.add_parser("design", help="mixtures to train proxies on")
     design.add_argument("domains", type=Path, help=DOMAINS_HELP)
     design.add_argument("-n", type=int, default=64, help="how many (default: 64)")
-    design.add_argument("--budget", type=float, metavar="TOKENS", help="of the run to plan for: sets caps")
-    design.add_argument("--seed", type=int, default=0)
+    design.add_argument("--budget", type=_amount, metavar="TOKENS", help="of the run to plan for: sets caps")
+    design.add_argument("--seed", type=_whole, default=0)
     design.add_argument("--out", type=Path, required=True, metavar="CSV")
     design.set_defaults(command=_command("design"))
 
@@ -72,7 +72,7 @@ def _add_recommend(below: Any) -> None:
     best = below.add_parser("recommend", help="the mixture that most surely beats the natural one")
     _add_runs(best)
     best.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
-    best.add_argument("--budget", type=float, metavar="TOKENS", help="of the run: caps from --domains")
+    best.add_argument("--budget", type=_amount, metavar="TOKENS", help="of the run: caps from --domains")
     _add_goal(best)
     best.set_defaults(command=_command("recommend_mixture"))
 
@@ -100,7 +100,7 @@ def _add_search(below: Any) -> None:
         help="train the trials here, on the shards of --tokens, until the budget is spent",
     )
     search.add_argument("--workers", type=int, metavar="N", help="of --run (default: one a core)")
-    search.add_argument("-n", type=int, default=4, help="trials to have running (default: 4)")
+    search.add_argument("-n", type=_whole, default=4, help="trials to have running (default: 4)")
     search.add_argument("--out", type=Path, metavar="CSV", help="write the trials to run")
     search.add_argument("--recommend", type=Path, metavar="JSON", help="write the mixture, for the loader")
     search.set_defaults(command=_command("search", "mix_search"))
@@ -116,15 +116,15 @@ def _add_new_search(search: argparse.ArgumentParser) -> None:
         metavar="PARAMETERS:TOKENS",
         help="a fidelity, cheapest first; with --run, of the nearest proxy",
     )
-    new.add_argument("--runs", type=float, help="its budget, in runs at the last rung (32)")
-    new.add_argument("--budget", type=float, metavar="TOKENS", help="of the run to plan for: sets caps")
+    new.add_argument("--runs", type=_amount, help="its budget, in runs at the last rung (32)")
+    new.add_argument("--budget", type=_amount, metavar="TOKENS", help="of the run to plan for: sets caps")
     new.add_argument("--objective", metavar="mean|worst|METRIC=WEIGHT,...|EXPRESSION")
-    new.add_argument("--trust-region", type=float, metavar="NATS", help="0: none (default: .5)")
+    new.add_argument("--trust-region", type=_amount, metavar="NATS", help="0: none (default: .5)")
     new.add_argument("--n-initial", type=int, help="mixtures before a model proposes (by domains, 8 to 24)")
     new.add_argument("--n-replicates", type=int, help="runs of the natural mixture (default: 3)")
     new.add_argument("--acquisition", help="noisy_ei, mean, thompson or botorch")
     new.add_argument("--mixtures", type=Path, metavar="CSV", help="the only ones that may run")
-    new.add_argument("--seed", type=int)
+    new.add_argument("--seed", type=_whole)
     search.set_defaults(**NEW_SEARCH)
 
 
@@ -132,14 +132,14 @@ def _add_pareto(below: Any) -> None:
     pareto = below.add_parser("pareto", help="mixtures between which several objectives trade off")
     _add_runs(pareto)
     pareto.add_argument("--domains", type=Path, metavar="CSV", help=f"{DOMAINS_HELP}: the natural mixture")
-    pareto.add_argument("--budget", type=float, metavar="TOKENS", help="of the run: caps from --domains")
+    pareto.add_argument("--budget", type=_amount, metavar="TOKENS", help="of the run: caps from --domains")
     pareto.add_argument(
         "--objectives", nargs="+", required=True, metavar="OBJECTIVE", help="two or more, as of recommend"
     )
     pareto.add_argument(
-        "--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)"
+        "--trust-region", type=_amount, default=0.5, metavar="NATS", help="0: none (default: .5)"
     )
-    pareto.add_argument("--seed", type=int, default=0)
+    pareto.add_argument("--seed", type=_whole, default=0)
     pareto.add_argument("--out", type=Path, metavar="CSV", help="write the front")
     pareto.set_defaults(command=_command("pareto"))
 
@@ -149,15 +149,17 @@ def _add_zero(below: Any) -> None:
     zero.add_argument(
         "tokens", type=Path, help="a run directory, or a folder of one folder of shards a domain"
     )
-    zero.add_argument("--n-tokens", type=float, metavar="N", help="of the run to imitate (default: budget)")
+    zero.add_argument("--n-tokens", type=_amount, metavar="N", help="of the run to imitate (default: budget)")
     zero.add_argument("--mixtures", type=Path, metavar="CSV", help="show their losses; one column a domain")
     zero.add_argument(
-        "--budget", type=float, metavar="TOKENS", help="of the run: caps from the shards' tokens"
+        "--budget", type=_amount, metavar="TOKENS", help="of the run: caps from the shards' tokens"
     )
-    zero.add_argument("--max-epochs", type=float, default=4.0, metavar="N", help="in the budget (default: 4)")
+    zero.add_argument(
+        "--max-epochs", type=_amount, default=4.0, metavar="N", help="in the budget (default: 4)"
+    )
     zero.add_argument(
         "--max-tokens",
-        type=int,
+        type=_whole,
         default=4_000_000,
         metavar="N",
         help="to count a domain (default: 4,000,000)",
@@ -175,9 +177,9 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         help="lower is better; an expression such as 'max(web, 0.5 * code + 1)'",
     )
     parser.add_argument(
-        "--trust-region", type=float, default=0.5, metavar="NATS", help="0: none (default: .5)"
+        "--trust-region", type=_amount, default=0.5, metavar="NATS", help="0: none (default: .5)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_whole, default=0)
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON or YAML: the mixture, for the loader")
 
 
@@ -195,3 +197,22 @@ def _command(name: str, module: str = "mix_command") -> Callable[[argparse.Names
         getattr(import_module(f".{module}", __package__), name)(arguments)
 
     return command
+
+
+def _amount(text: str) -> float:
+    """A number such as 7e9 of tokens or .5 nats.
+
+    >>> _amount("7e9")
+    7000000000.0
+    """
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text}; a finite number of 0 or more is needed")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"found {text}; a whole number of 0 or more is needed")
+    return value

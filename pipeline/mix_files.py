@@ -15,7 +15,7 @@ from ..mixing.objective import Objective
 from ..mixing.run_files import matrix, numbers, read_table
 from ..mixing.table import WEIGHT, RunTable
 from ..streaming.mixture_file import FORMAT_VERSION
-from .errors import InputError
+from .errors import InputError, UsageError, UserError
 from .manual import console
 from .run_directory import write_json, write_text
 
@@ -118,10 +118,17 @@ def write_csv(table: pa.Table, path: Path) -> None:
 def write_mixture(path: Path, mixture: Mapping[str, Any]) -> None:
     """A mixture file that `StreamingLoader(weights=path)` reads: YAML if its name ends so, else JSON."""
     entry = {"format_version": FORMAT_VERSION, **{k: v for k, v in mixture.items() if v is not None}}
-    if path.suffix in (".yaml", ".yml"):
-        write_text(path, yaml.safe_dump(entry, sort_keys=True, allow_unicode=True))
-    else:
-        write_json(path, entry)
+    place = path.resolve()  # a link such as /dev/stdout stays one
+    if place.exists() and not place.is_file():
+        raise UsageError(
+            f"{path}: is no file, so a mixture cannot take its place; give a file's name, such as "
+            "mixture.json."
+        )
+    with located(path):
+        if path.suffix in (".yaml", ".yml"):
+            write_text(place, yaml.safe_dump(entry, sort_keys=True, allow_unicode=True))
+        else:
+            write_json(place, entry)
 
 
 @contextmanager
@@ -129,7 +136,7 @@ def located(path: Path) -> Iterator[None]:
     """Mistakes in a file, said with its name."""
     try:
         yield
-    except InputError:
+    except UserError:
         raise
     except (ValueError, OSError) as error:
         text = str(error)

@@ -1,6 +1,7 @@
 """``cuvee mix`` on bare CSV files: from domains to a design, from runs to a mixture that a loader reads."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,29 @@ def test_mistakes_in_a_table_of_domains_are_said_with_the_domain(folder, capsys,
     Path("domains.csv").write_text(domains)
     assert main(["mix", "design", "domains.csv", "--out", "d.csv"]) == 3
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", [".", "queue", "link-to-queue"])
+def test_a_mixture_takes_the_place_of_a_file_only(folder, capsys, target):
+    os.mkfifo("queue")
+    os.symlink("queue", "link-to-queue")
+    assert main(["mix", "recommend", "w.csv", "l.csv", "--mixer", "linear", "--out", target]) == 2
+    assert f"{target}: is no file, so a mixture cannot take its place" in capsys.readouterr().err
+    assert Path("queue").is_fifo()
+    assert Path("link-to-queue").is_symlink()
+
+
+def test_a_mixture_is_written_where_a_link_points_to(folder):
+    os.symlink("mixture.json", "link.json")
+    assert main(["mix", "recommend", "w.csv", "l.csv", "--mixer", "linear", "--out", "link.json"]) == 0
+    assert Path("link.json").is_symlink()
+    assert sum(read_mixture("mixture.json").weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--budget=nan", "--budget=-5", "--trust-region=inf", "--trust-region=nan", "--seed=-1"]
+)
+def test_an_amount_that_cannot_be_is_refused_before_anything_is_read(folder, capsys, argument):
+    with pytest.raises(SystemExit, match="2"):
+        main(["mix", "recommend", "nope.csv", argument])
+    assert f"found {argument.partition('=')[2]}; a" in capsys.readouterr().err
