@@ -37,6 +37,8 @@ def caps(tokens: ArrayLike, budget: float, max_epochs: ArrayLike = 4.0) -> Float
             "the budget must be positive and the others not negative."
         )
     upper, usable = np.minimum(1.0, available / budget), float(available.sum())
+    if usable == 0:
+        raise ValueError("caps: no domain may be used, for tokens * max_epochs are all 0; raise max_epochs.")
     if upper.sum() < 1 - TOLERANCE:
         raise ValueError(
             f"a budget of {_tokens(budget)} tokens cannot be filled: the {upper.size} domains hold "

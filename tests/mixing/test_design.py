@@ -100,3 +100,8 @@ def test_a_long_design_is_a_short_one_continued():
 def test_caps_that_leave_one_mixture_are_told():
     with pytest.raises(ValueError, match=r"only 1 of n = 4 mixtures .* caps sum to 1 "):
         sample_design(NATURAL, 4, caps=NATURAL)
+
+
+def test_no_epochs_of_any_domain_fill_no_budget():
+    with pytest.raises(ValueError, match=r"tokens \* max_epochs are all 0; raise max_epochs"):
+        caps([1e9, 2e9], budget=1e9, max_epochs=0.0)
