@@ -344,7 +344,7 @@ class StreamingLoader:
         before, state = self._superbatches, self._superbatch_state
         if before is not None:
             state = before.state_dict()
-        self._superbatches = Superbatches(
+        asked = Superbatches(
             self._next,
             self._maker,
             self._ranks(),
@@ -357,9 +357,9 @@ class StreamingLoader:
             requeue,
         )
         if state is not None:
-            self._superbatches.load_state_dict(state)
-            self._superbatch_state = None
-        return self._superbatches
+            asked.load_state_dict(state)
+        self._superbatches, self._superbatch_state = asked, None
+        return asked
 
     @property
     def policy(self) -> Policy | None:

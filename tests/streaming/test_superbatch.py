@@ -296,6 +296,24 @@ def test_what_the_selector_learnt_resumes(sources) -> None:
         assert learning_run(resumed, 6 - stop, requeue=1) == expected[stop:]
 
 
+def test_super_batches_that_are_refused_leave_the_loader_as_it_was(sources) -> None:
+    first = loader(sources)
+    run(first, 2, requeue=1)
+    state = first.state_dict()
+    expected = run(first, 3, requeue=1)
+    fresh = loader(sources)
+    fresh.load_state_dict(state)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="factor is 3, here it is 2; give the saved one"):
+            fresh.superbatches(2, "hard_batches", requeue=1)
+    assert fresh.state_dict() == state
+    assert run(fresh, 3, requeue=1) == expected
+    state = fresh.state_dict()
+    with pytest.raises(ValueError, match="requeue is 1, here it is 0"):
+        fresh.superbatches(3, "hard_batches")
+    assert fresh.state_dict() == state
+
+
 def test_wrong_uses_are_named(sources) -> None:
     candidates = next(loader(sources).superbatches(2, "rho"))
     with pytest.raises(ValueError, match="'rho' needs scores and reference_losses of each row"):
