@@ -6,6 +6,7 @@ The selectors: selectors.py.
 """
 
 import base64
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class Selector(ABC):
     needs: frozenset[str] = frozenset()
     state: ClassVar[tuple[str, ...]] = ()
     """Attributes that decide selections to come, besides `n_selections`: numbers, arrays, row tables."""
+    may_change: ClassVar[tuple[str, ...]] = ("n_total", "device")
+    """Arguments that a resumed run may give anew: how long it is, and where it computes."""
 
     def __init__(self) -> None:
         self.n_selections = 0
@@ -141,20 +144,35 @@ class Selector(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON, enough to go on exactly; arrays as base64 of their little-endian bytes."""
         names = ("n_selections", *self.state)
-        return {"method": type(self).__name__, **{name: _packed(getattr(self, name)) for name in names}}
+        found = {name: _packed(getattr(self, name)) for name in names}
+        return {"method": type(self).__name__, "parameters": self.parameters(), **found}
+
+    def parameters(self) -> dict[str, Any]:
+        """The arguments that a state must agree with: those kept by name that are numbers or texts."""
+        names = [name for name in inspect.signature(type(self).__init__).parameters if hasattr(self, name)]
+        found = {name: getattr(self, name) for name in names if name not in self.may_change}
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        return {name: each for name, each in found.items() if isinstance(each, int | float | str | list)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
 
         Raises:
-            ValueError: it is of another method, or of another size; nothing is changed then.
+            ValueError: it is of another method, of other parameters or of another size; nothing is changed
+                then.
         """
-        names = ("n_selections", *self.state)
-        if state.get("method") != type(self).__name__ or set(state) != {"method", *names}:
+        names, ours = ("n_selections", *self.state), self.parameters()
+        has, of = set(state) - {"method", "parameters"}, state.get("method")
+        if of != type(self).__name__ or has != set(names):
             raise ValueError(
-                f"state is of method {state.get('method')!r} with {sorted(set(state) - {'method'})}; this is "
-                f"{type(self).__name__!r} with {sorted(names)}: build the selector that was saved"
+                f"state is of method {of!r} with {sorted(has)}; this is {type(self).__name__!r} with "
+                f"{sorted(names)}: build the selector that was saved"
             )
+        for name, saved in state.get("parameters", ours).items():
+            if ours.get(name) != saved:
+                raise ValueError(
+                    f"state: {name} of {of!r} is {saved!r}, here it is {ours.get(name)!r}; give the saved one"
+                )
         found = {name: _unpacked(name, state[name], getattr(self, name)) for name in names}
         for name, value in found.items():
             setattr(self, name, value)

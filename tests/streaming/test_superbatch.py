@@ -314,6 +314,16 @@ def test_super_batches_that_are_refused_leave_the_loader_as_it_was(sources) -> N
     assert fresh.state_dict() == state
 
 
+def test_a_state_of_a_selector_with_other_parameters_is_refused(sources) -> None:
+    first = loader(sources)
+    next(first.superbatches(2, "infobatch", ratio=0.3, n_total=10)).select()
+    fresh = loader(sources)
+    fresh.load_state_dict(first.state_dict())
+    with pytest.raises(ValueError, match=r"ratio of 'InfoBatch' is 0.3, here it is 0.5; give the saved one"):
+        fresh.superbatches(2, "infobatch", n_total=10)
+    fresh.superbatches(2, "infobatch", ratio=0.3, n_total=20)
+
+
 def test_wrong_uses_are_named(sources) -> None:
     candidates = next(loader(sources).superbatches(2, "rho"))
     with pytest.raises(ValueError, match="'rho' needs scores and reference_losses of each row"):
