@@ -5,6 +5,7 @@ order, restarts between two of them and another world size change nothing.
 """
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,9 +71,9 @@ class Feedback:
                     _Rows(domain_ids, values, self._length if n_tokens is None else n_tokens)
                 )
 
-    def add_means(self, means: NDArray[np.float64]) -> None:
-        """Take in a mean for each domain, NaN for none, each as of one token."""
-        rows = _Rows(np.argsort(self._order), means, 1)
+    def add_means(self, domains: NDArray[np.int64], means: NDArray[np.float64]) -> None:
+        """Take in a mean for each of some domains (indices here), each as of one token."""
+        rows = _Rows(np.argsort(self._order)[domains], means, 1)
         with self._lock:
             self._waiting.append(rows)
 
@@ -168,7 +169,7 @@ def row_values(values: Any, n_rows: int, name: str) -> Any:
     return found
 
 
-def row_means(losses: Any, labels: Any, n_rows: int) -> tuple[Any, Any]:
+def row_means(losses: Any, labels: Any, shape: Sequence[int]) -> tuple[Any, Any]:
     """Mean loss and number of the tokens that count, for each row: (rows,) each.
 
     A token counts if it has a label and its loss is finite. A row without one has the mean NaN.
@@ -176,17 +177,18 @@ def row_means(losses: Any, labels: Any, n_rows: int) -> tuple[Any, Any]:
     Args:
         losses: tensor, (rows, sequence_length), nats; flattened rows will do.
         labels: tensor of as many; None: every token has one.
+        shape: of the batch, (rows, sequence_length).
     Raises:
-        ValueError: the losses are not as many as the rows' tokens.
+        ValueError: the losses are not as many as the rows' tokens, or not row by row.
     """
     import torch
 
     losses = torch.as_tensor(losses).detach()
-    if losses.numel() % n_rows or (labels is not None and labels.numel() != losses.numel()):
-        wanted = f"{labels.numel()} labels" if labels is not None else f"{n_rows} rows"
+    n_rows, length = shape
+    if losses.numel() != n_rows * length or (losses.ndim > 1 and losses.shape[0] not in (1, n_rows)):
         raise ValueError(
-            f"loss_per_token has shape {tuple(losses.shape)}; the batch has {wanted}, and each token needs "
-            "one number"
+            f"loss_per_token has shape {tuple(losses.shape)}; the batch has {n_rows} rows of {length} "
+            f"tokens, and each token needs one number: ({n_rows}, {length}), or flattened"
         )
     losses = losses.reshape(n_rows, -1).to(torch.float32)
     counts = torch.isfinite(losses) & (losses.abs() <= MAX_LOSS)

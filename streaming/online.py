@@ -158,11 +158,13 @@ class Online:
             raise ValueError(f"feedback: found {found}; this policy reads {self.policy.reads}: give {wanted}")
         if batch is None:
             check_names("domain_losses", told[name], self._names)
-            self.feedback.add_means(np.array([float(told[name].get(each, np.nan)) for each in self._names]))
+            given = [k for k, each in enumerate(self._names) if each in told[name]]
+            means = [float(told[name][self._names[k]]) for k in given]
+            self.feedback.add_means(np.array(given, np.int64), np.array(means, np.float64))
             return
         n_rows, n_tokens = len(batch.domain_ids), None
         if name == "loss_per_token":
-            values, n_tokens = row_means(told[name], batch.labels, n_rows)
+            values, n_tokens = row_means(told[name], batch.labels, batch.input_ids.shape)
         else:
             values = row_values(told[name], n_rows, name)
         self.feedback.add(batch.step, batch.first_row, next_step, batch.domain_ids, values, n_tokens)

@@ -69,7 +69,7 @@ class TrainedRows:
         if "loss_per_row" in told:
             values = row_values(told["loss_per_row"], n_rows, "loss_per_row")
         elif "loss_per_token" in told:
-            values, _ = row_means(told["loss_per_token"], batch.labels, n_rows)
+            values, _ = row_means(told["loss_per_token"], batch.labels, batch.input_ids.shape)
         else:
             return
         with self._lock:

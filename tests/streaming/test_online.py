@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -331,6 +332,7 @@ def test_rewards_and_validation_losses_reach_policies_that_read_them(sources) ->
     for batch in itertools.islice(held_out, 30):
         held_out.feedback(domain_losses={"code": 3.0, "wiki": 4 - 0.1 * batch.step})
     assert held_out.weight_log[-1][1]["wiki"] > 0.4
+    assert held_out.policy.n_ignored == 0
 
 
 def test_a_state_holds_what_was_reported_and_not_yet_seen(sources) -> None:
@@ -377,13 +379,18 @@ def test_wrong_reports_are_named(sources) -> None:
         ("found a batch, reward_per_row", lambda: batches.feedback(batch, reward_per_row=np.ones(B))),
         (r"shape \(3,\); the batch has 12 rows", lambda: batches.feedback(batch, loss_per_row=np.ones(3))),
         (
-            r"shape \(12, 3\); the batch has 96 labels",
+            r"shape \(12, 3\); the batch has 12 rows of 8 tokens",
             lambda: batches.feedback(batch, loss_per_token=torch.ones(12, 3)),
         ),
         ("set_weights: this loader's policy", lambda: batches.set_weights(WEIGHTS)),
         ("this loader has no policy", lambda: loader(sources, None).feedback(batch, loss_per_row=np.ones(B))),
         ("policy is the saved run's", lambda: loader(sources, None).load_state_dict(batches.state_dict())),
         ("policy is new", lambda: batches.load_state_dict(loader(sources, None).state_dict())),
+        (r"shape \(8, 12\)", lambda: batches.feedback(batch, loss_per_token=torch.ones(8, 12))),
+        (
+            r"shape \(12,\); the batch has 12 rows of 8 tokens",
+            lambda: batches.feedback(replace(batch, labels=None), loss_per_token=torch.ones(12)),
+        ),
         ("policy is 'mirror", lambda: loader(sources, "ado").load_state_dict(batches.state_dict())),
     ]
     for message, call in calls:
