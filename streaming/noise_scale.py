@@ -53,9 +53,11 @@ class NoiseScale:
         Raises:
             ValueError: n_small is not below n_large.
         """
+        # Norms come as tensors, which a state could not hold.
+        small, n_small, large, n_large = float(small), float(n_small), float(large), float(n_large)
         if not 0 < n_small < n_large:
             raise ValueError(
-                f"n_small is {n_small} and n_large {n_large}; two sizes are needed, the first smaller"
+                f"n_small is {n_small:g} and n_large {n_large:g}; two sizes are needed, the first smaller"
             )
         if not (math.isfinite(small) and math.isfinite(large)):
             self.n_ignored += 1

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from cuvee.streaming.noise_scale import NoiseScale
 
@@ -74,6 +75,13 @@ def test_what_is_not_finite_is_left_out_and_the_state_goes_on() -> None:
     for each in (noise, resumed):
         each.observe(5.0, 4, 2.0, 32)
     assert noise.scale == resumed.scale
+
+
+def test_norms_may_be_tensors() -> None:
+    noise, plain = NoiseScale(), NoiseScale()
+    noise.observe(torch.tensor(3.0), 4, torch.tensor(1.5), torch.tensor(32))
+    plain.observe(3.0, 4, 1.5, 32)
+    assert json.loads(json.dumps(noise.state_dict())) == plain.state_dict()
 
 
 def test_wrong_sizes_are_named() -> None:
