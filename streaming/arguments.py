@@ -6,7 +6,7 @@ from .batch import FIELDS
 from .growth import Growth
 from .packing import PACKINGS
 from .schedule import WeightSchedule
-from .weights import check_names
+from .weights import check_names, is_whole
 
 
 def check_counts(
@@ -22,8 +22,8 @@ def check_counts(
         ("global_batch", global_batch),
         ("world_size", world_size),
     ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
     for name, value in (("prefetch", prefetch), ("workers", workers)):
         if value < 0:
             raise ValueError(f"{name} is {value}; it must be at least 0")

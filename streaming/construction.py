@@ -88,9 +88,15 @@ def online_of(
     """What a run's weights follow.
 
     Raises:
-        ValueError: there is a schedule too, or batches do not say which domain a row is of.
+        ValueError: the policy is something else, there is a schedule too, or batches do not say which
+            domain a row is of.
     """
     mixing = OnlineMixing(policy) if isinstance(policy, str) else policy
+    if not isinstance(mixing, OnlineMixing):
+        raise ValueError(
+            f"policy is a {type(policy).__name__}; it must be a name or an OnlineMixing, such as "
+            "OnlineMixing(lambda prior, domains: ...) for a Policy of your own"
+        )
     if schedule is not None:
         raise ValueError("policy: a schedule sets weights, too; leave one of the two out")
     if "domain_ids" not in emit:

@@ -40,7 +40,7 @@ from .sources import Source, open_sources, shards_of
 from .state import decode, encode, given_weights, saved_growths
 from .stats import Stats, stats_of
 from .superbatch import Superbatches
-from .weights import WeightReader, WeightUnit, epoch_caps, shares_of
+from .weights import WeightReader, WeightUnit, epoch_caps, is_whole, shares_of
 
 
 class StreamingLoader:
@@ -471,6 +471,8 @@ class StreamingLoader:
 
     def _future(self, at_step: int | None) -> int:
         at_step = self.step if at_step is None else at_step
+        if not is_whole(at_step):
+            raise ValueError(f"at_step is {at_step!r}; it must be a whole number of steps")
         if at_step < self.step:
             raise ValueError(f"at_step is {at_step}; batches before step {self.step} were handed out already")
         return at_step

@@ -48,7 +48,18 @@ def load_policy(
     if not isinstance(policy, str):
         if parameters:
             raise ValueError("policy: parameters are for a named policy; give them to the function")
-        return policy(prior, domains)
+        if not callable(policy):
+            raise ValueError(
+                f"policy is a {type(policy).__name__}; it must be a name or a function from the prior and "
+                "the domains' names to a Policy"
+            )
+        made = policy(prior, domains)
+        if not isinstance(made, Policy):
+            raise ValueError(
+                f"policy: the function gave a {type(made).__name__}, no Policy; return one of policies.py, "
+                "or a subclass"
+            )
+        return made
     check_names("policy", [policy], POLICIES, "policy")
     make = POLICIES[policy]
     known = _parameters(make)

@@ -24,7 +24,7 @@ from .feedback import UNIT, Feedback, row_means, row_values
 from .named_policies import load_policy
 from .policies import Policy
 from .ranks import Ranks
-from .weights import check_names
+from .weights import check_names, is_whole
 
 Floats = NDArray[np.float64]
 QUANTUM = 2**20
@@ -51,7 +51,7 @@ class OnlineMixing:
         replay: domains that keep their weight: old data in continued training.
         log: a file that rank 0 writes the weights of the run to, a line for each report.
     Raises:
-        ValueError: every or lag is below 1.
+        ValueError: every or lag is no whole number or below 1.
     """
 
     policy: str | Callable[[Floats, Sequence[str]], Policy] = "mirror_descent"
@@ -63,8 +63,10 @@ class OnlineMixing:
 
     def __post_init__(self) -> None:
         for name, value in (("every", self.every), ("lag", self.lag)):
-            if value < 1:
-                raise ValueError(f"policy: {name} is {value}; it must be at least 1 step")
+            if not is_whole(value) or value < 1:
+                raise ValueError(
+                    f"policy: {name} is {value!r}; it must be a whole number of steps, at least 1"
+                )
 
     @property
     def identity(self) -> str:

@@ -24,6 +24,7 @@ from .selectors import Candidates, Selection, Selector, load_selector
 from .step_random import StepRandom
 from .trained_rows import TrainedRows
 from .warm_up import kernels
+from .weights import is_whole
 
 Ints = NDArray[np.int64]
 
@@ -43,7 +44,7 @@ class Superbatches:
         parameters: of a method that is named.
         requeue: batches' worth of rows that were not kept and are candidates once more in the next one.
     Raises:
-        ValueError: factor is below 1 or requeue below 0.
+        ValueError: factor or requeue is no whole number, or below 1 and 0.
     """
 
     def __init__(
@@ -59,8 +60,11 @@ class Superbatches:
         parameters: Mapping[str, Any] | None = None,
         requeue: int = 0,
     ) -> None:
-        if factor < 1 or requeue < 0:
-            raise ValueError(f"superbatches: factor and requeue are {factor} and {requeue}; at least 1 and 0")
+        if not (is_whole(factor) and is_whole(requeue) and factor >= 1 and requeue >= 0):
+            raise ValueError(
+                f"superbatches: factor and requeue are {factor} and {requeue}; whole numbers, at least 1 "
+                "and 0"
+            )
         self._draw, self._ranks, self._names = draw, ranks, list(names)
         self._keys = np.array([stream_key(0, name, 0) for name in names], np.uint64)
         # Batches of another size, made in this thread: buffers of its own.
@@ -342,9 +346,10 @@ class SuperBatch:
         k = self._batch_size if k is None else k
         if not self._is_open:
             raise ValueError("select: rows of this super-batch were selected already; take the next one")
-        if not 0 < k <= len(self) or k % self._source.n_ranks:
+        if not is_whole(k) or not 0 < k <= len(self) or k % self._source.n_ranks:
             raise ValueError(
-                f"select: k is {k}; it must be 1 to {len(self)}, divided by {self._source.n_ranks} ranks"
+                f"select: k is {k}; it must be a whole number from 1 to {len(self)}, divided by "
+                f"{self._source.n_ranks} ranks"
             )
         given = {"losses": scores, "reference_losses": reference_losses, "features": features}
         n_rows = len(self.batch.input_ids)
@@ -427,4 +432,9 @@ def selector_of(method: str | Selector, parameters: Mapping[str, Any]) -> Select
         return load_selector(method, **parameters)
     if parameters:
         raise ValueError(f"superbatches: parameters {sorted(parameters)} are for a method that is named")
+    if not isinstance(method, Selector):
+        raise ValueError(
+            f"superbatches: method is a {type(method).__name__}; it must be a name of selectors.py or a "
+            "Selector"
+        )
     return method

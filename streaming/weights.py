@@ -121,6 +121,11 @@ def epoch_caps(
     return {name: None if (cap := caps.get(name)) is None or math.isinf(cap) else cap for name in domains}
 
 
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, of Python's or of numpy's."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def check_names(where: str, given: Iterable[str], known: Iterable[str], kind: str = "domain") -> None:
     """Refuse names that are not known, with the nearest one that is.
 
@@ -133,6 +138,7 @@ def check_names(where: str, given: Iterable[str], known: Iterable[str], kind: st
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f" did you mean {near[0]!r}?" if near else ""
+            kinds = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
             raise ValueError(
-                f"{where}: unknown {kind} {name!r};{hint} The {kind}s are {', '.join(map(repr, known))}"
+                f"{where}: unknown {kind} {name!r};{hint} The {kinds} are {', '.join(map(repr, known))}"
             )

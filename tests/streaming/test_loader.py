@@ -316,8 +316,9 @@ def test_other_seeds_give_other_orders_of_the_same_rows(sources) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sequence_length": 0}, "sequence_length is 0; it must be at least 1"),
-        ({"global_batch": 0}, "global_batch is 0; it must be at least 1"),
+        ({"sequence_length": 0}, "sequence_length is 0; it must be a whole number, at least 1"),
+        ({"global_batch": 0}, "global_batch is 0; it must be a whole number, at least 1"),
+        ({"global_batch": 12.0}, "global_batch is 12.0; it must be a whole number, at least 1"),
         ({"world_size": 5}, "world_size 5 does not divide global_batch 12"),
         ({"world_size": 2, "rank": 2}, r"rank is 2; with world_size 2 it must lie in \[0, 2\)"),
         ({"weights": {**WEIGHTS, "wbe": 0.0}}, "weights: unknown domain 'wbe'; did you mean 'web'"),
@@ -425,6 +426,8 @@ def test_a_batch_size_set_while_running_survives_a_resume_and_loses_no_row(sourc
         loader(sources, world_size=4).load_state_dict(running.state_dict())
     with pytest.raises(ValueError, match="at_step is 2; batches before step 6 were handed out already"):
         running.set_global_batch(6, at_step=2)
+    with pytest.raises(ValueError, match=r"at_step is 7.5; it must be a whole number of steps"):
+        running.set_global_batch(6, at_step=7.5)
 
 
 def test_a_weight_schedule_by_tokens_survives_a_resume_at_any_step(sources) -> None:

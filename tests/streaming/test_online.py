@@ -361,6 +361,10 @@ def test_a_state_holds_what_was_reported_and_not_yet_seen(sources) -> None:
             {"policy": OnlineMixing(lag=2), "prefetch": 2},
             "lag is 2 steps, and up to 3 are made ahead; raise it",
         ),
+        ({"policy": ["ado"]}, "policy is a list; it must be a name"),
+        ({"policy": Memory(np.ones(1))}, "policy is a Memory; it must be a name"),
+        ({"policy": OnlineMixing(Memory(np.ones(1)))}, "policy is a Memory; it must be a name or a function"),
+        ({"policy": OnlineMixing(lambda *_: None)}, "policy: the function gave a NoneType, no Policy"),
         ({"schedule": [(5, WEIGHTS)]}, "policy: a schedule sets weights, too"),
         ({"emit": ("input_ids",)}, "add 'domain_ids' to emit"),
         ({"world_size": 2}, "torch.distributed is not initialised"),
@@ -369,6 +373,13 @@ def test_a_state_holds_what_was_reported_and_not_yet_seen(sources) -> None:
 def test_wrong_arguments_are_named(sources, options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         loader(sources, **options)
+
+
+@pytest.mark.parametrize("options", [{"every": 2.5}, {"lag": "4"}, {"every": True}, {"lag": 0}])
+def test_steps_that_are_no_whole_numbers_are_refused(options) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"policy: {name} is {value!r}; it must be a whole number of steps"):
+        OnlineMixing(**options)
 
 
 def test_wrong_reports_are_named(sources) -> None:
@@ -382,15 +393,15 @@ def test_wrong_reports_are_named(sources) -> None:
             r"shape \(12, 3\); the batch has 12 rows of 8 tokens",
             lambda: batches.feedback(batch, loss_per_token=torch.ones(12, 3)),
         ),
-        ("set_weights: this loader's policy", lambda: batches.set_weights(WEIGHTS)),
-        ("this loader has no policy", lambda: loader(sources, None).feedback(batch, loss_per_row=np.ones(B))),
-        ("policy is the saved run's", lambda: loader(sources, None).load_state_dict(batches.state_dict())),
-        ("policy is new", lambda: batches.load_state_dict(loader(sources, None).state_dict())),
         (r"shape \(8, 12\)", lambda: batches.feedback(batch, loss_per_token=torch.ones(8, 12))),
         (
             r"shape \(12,\); the batch has 12 rows of 8 tokens",
             lambda: batches.feedback(replace(batch, labels=None), loss_per_token=torch.ones(12)),
         ),
+        ("set_weights: this loader's policy", lambda: batches.set_weights(WEIGHTS)),
+        ("this loader has no policy", lambda: loader(sources, None).feedback(batch, loss_per_row=np.ones(B))),
+        ("policy is the saved run's", lambda: loader(sources, None).load_state_dict(batches.state_dict())),
+        ("policy is new", lambda: batches.load_state_dict(loader(sources, None).state_dict())),
         ("policy is 'mirror", lambda: loader(sources, "ado").load_state_dict(batches.state_dict())),
     ]
     for message, call in calls:

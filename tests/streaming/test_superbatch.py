@@ -330,8 +330,9 @@ def test_wrong_uses_are_named(sources) -> None:
         candidates.select()
     with pytest.raises(ValueError, match=r"scores have shape \(3,\); \(rows,\) for 24 rows is needed"):
         candidates.select(scores=np.ones(3), reference_losses=np.ones(24))
-    with pytest.raises(ValueError, match="k is 25; it must be 1 to 24"):
-        candidates.select(25)
+    for k in (25, 4.0, True):
+        with pytest.raises(ValueError, match=f"k is {k}; it must be a whole number from 1 to 24"):
+            candidates.select(k)
     with pytest.raises(ValueError, match="unknown selector 'rnadom'; did you mean 'random'"):
         candidates.select(method="rnadom")
     batches = loader(sources)
@@ -341,8 +342,15 @@ def test_wrong_uses_are_named(sources) -> None:
     candidates.select(method="random")
     with pytest.raises(ValueError, match="were selected already"):
         candidates.select(method="random")
-    with pytest.raises(ValueError, match="factor and requeue are 0 and 0"):
-        loader(sources).superbatches(0)
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("factor and requeue are 0 and 0", {"factor": 0}),
+        ("factor and requeue are 2.5 and 0; whole numbers", {"factor": 2.5}),
+        ("factor and requeue are 2 and 0.5; whole numbers", {"factor": 2, "requeue": 0.5}),
+        ("method is a ABCMeta; it must be a name of selectors.py", {"factor": 2, "method": InfoBatch}),
+    ]
+    for message, options in wrong:
+        with pytest.raises(ValueError, match=message):
+            loader(sources).superbatches(**options)
     other = loader(sources)
     run(other, 1)
     fresh = loader(sources)
