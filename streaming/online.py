@@ -196,9 +196,25 @@ class Online:
             self._drawn = rows_drawn
         self.policy.observe(losses[self._adapting], spent[self._adapting])
         self.policy.n_ignored += n_ignored
-        shares = self._ranks.from_first(self._shares_of(self.policy.weights, room))
+        shares = self._ranks.from_first(self._shares_of(self._checked(self.policy.weights), room))
         self._log(step, step + self.mixing.lag, shares, losses, n_tokens)
         return step + self.mixing.lag, shares
+
+    def _checked(self, weights: Floats) -> Floats:
+        """A policy's weights, which somebody else may have written.
+
+        Raises:
+            ValueError: they are no distribution.
+        """
+        weights = np.asarray(weights, np.float64)
+        is_one_each = weights.shape == self.policy.prior.shape
+        if not (is_one_each and weights.min() >= 0 and abs(weights.sum() - 1) < 1e-6):  # True for NaN, too
+            raise ValueError(
+                f"policy: {type(self.policy).__name__} gave the weights {weights.tolist()} at step "
+                f"{self.next_report}; they must be >= 0 and sum to 1, one for each of "
+                f"{self.policy.prior.size} domains that adapt"
+            )
+        return weights
 
     def advance(self) -> None:
         """Go on to the next report: the weights of the last are in the plan."""

@@ -165,8 +165,10 @@ class MirrorDescent(Policy):
                 f"rate, pull, floor, ceiling and warm_up are {rate}, {pull}, {floor}, {ceiling}, {warm_up}; "
                 "they lie in (0, 0.5], [0, 1], [0, 1], [1, inf) and [0, inf)"
             )
-        if not 0 < half_lives[0] < half_lives[1]:
-            raise ValueError(f"half_lives are {half_lives}; the first is above 0 and below the second")
+        if np.shape(half_lives) != (2,) or not 0 < half_lives[0] < half_lives[1]:
+            raise ValueError(
+                f"half_lives are {half_lives}; two numbers, the first above 0 and below the second"
+            )
         self.reward, self.rate, self.pull, self.warm_up = reward, rate, pull, warm_up
         self.reference = None if reference is None else vector("reference", reference, self.prior.size)
         self.low, self.high = floor * self.prior, np.minimum(1.0, ceiling * self.prior)

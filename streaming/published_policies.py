@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..kernels.simplex import softmax
 from .policies import Floats, Policy, distribution, vector
+from .weights import is_whole
 
 OdmForm = Literal["paper", "released"]
 MAX_IMPORTANCE = 20.0
@@ -47,6 +48,10 @@ class Odm(Policy):
         super().__init__(prior)
         if form not in get_args(OdmForm):
             raise ValueError(f"form is {form!r}; it must be one of {get_args(OdmForm)}")
+        if not (0 <= smoothing < 1 and warm_up >= 0):
+            raise ValueError(
+                f"smoothing and warm_up are {smoothing} and {warm_up}; they lie in [0, 1) and [0, inf)"
+            )
         self.form, self.warm_up, self.smoothing = form, warm_up, smoothing
         n = self.prior.size
         self.means, self._weights, self.exploration = np.zeros(n), self.prior.copy(), 1 / n
@@ -86,7 +91,9 @@ class Exp3S(Policy):
     def __init__(self, prior: Floats, *, exploration: float = 0.1, share: float = 0.001) -> None:
         super().__init__(prior)
         if not (0 < exploration <= 1 and 0 <= share <= 1):
-            raise ValueError(f"exploration and share are {exploration} and {share}; both lie in (0, 1]")
+            raise ValueError(
+                f"exploration and share are {exploration} and {share}; they lie in (0, 1] and [0, 1]"
+            )
         self.exploration, self.share = exploration, share
         self.log_weights = np.log(self.prior)
 
@@ -127,6 +134,10 @@ class GroupDro(Policy):
     ) -> None:
         super().__init__(prior)
         self.reference = vector("reference", reference, self.prior.size)
+        if not (0 < rate < np.inf and 0 <= smoothing <= 1):
+            raise ValueError(
+                f"rate and smoothing are {rate} and {smoothing}; they lie in (0, inf) and [0, 1]"
+            )
         self.rate, self.smoothing = rate, smoothing
         self.log_weights, self.excess = np.log(self.prior), np.zeros(self.prior.size)
         self.total, self.n_total = np.zeros(self.prior.size), 0
@@ -166,10 +177,11 @@ class SkillIt(Policy):
         super().__init__(prior)
         self.graph = np.asarray(graph, np.float64)
         n = self.prior.size
-        if self.graph.shape != (n, n) or not (self.graph >= 0).all() or window < 1:
+        is_graph = self.graph.shape == (n, n) and (self.graph >= 0).all() and np.isfinite(self.graph).all()
+        if not (is_graph and 0 < rate < np.inf and is_whole(window) and window >= 1):
             raise ValueError(
-                f"graph has shape {self.graph.shape}, window is {window}; needed are {(n, n)} numbers >= 0, "
-                "and 1"
+                f"graph has shape {self.graph.shape}, rate is {rate}, window is {window}; needed are "
+                f"{(n, n)} numbers >= 0, a rate above 0, finite, and a whole number of reports, at least 1"
             )
         self.rate, self.window = rate, window
         self.recent = np.zeros((window, n))
@@ -206,10 +218,10 @@ class Aioli(Policy):
     ) -> None:
         super().__init__(prior)
         n = self.prior.size
-        if n < 2 or not 1 / n < own < 1 or every < 1 or rounds < 1:
+        if n < 2 or not 1 / n < own < 1 or every < 1 or rounds < 1 or not 0 < rate < np.inf:
             raise ValueError(
-                f"own, every and rounds are {own}, {every}, {rounds} for {n} domains; needed are a share "
-                "between 1 / n and 1, one report, one round, and two domains"
+                f"own, every, rounds and rate are {own}, {every}, {rounds}, {rate} for {n} domains; needed "
+                "are a share between 1 / n and 1, one report, one round, a finite rate above 0, two domains"
             )
         self.every, self.rounds, self.own, self.rate = every, rounds, own, rate
         self.log_weights, self.phase = np.log(self.prior), 0

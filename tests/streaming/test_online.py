@@ -382,6 +382,17 @@ def test_steps_that_are_no_whole_numbers_are_refused(options) -> None:
         OnlineMixing(**options)
 
 
+@pytest.mark.parametrize("weights", [[0.5, 0.5, 0.5], [-0.2, 0.7, 0.5], [np.nan, 0.5, 0.5], [0.5, 0.5]])
+def test_weights_that_are_no_distribution_are_refused(sources, weights) -> None:
+    class Broken(Memory):
+        weights = np.array([0.3, 0.5, 0.2])
+
+    batches = loader(sources, OnlineMixing(lambda prior, _: Broken(prior), every=3, lag=4))
+    Broken.weights = np.array(weights)
+    with pytest.raises(ValueError, match=r"policy: Broken gave the weights .* at step 3; they must be"):
+        run(batches, 10)
+
+
 def test_wrong_reports_are_named(sources) -> None:
     batches = loader(sources)
     batch = next(batches)

@@ -225,6 +225,19 @@ def test_wrong_arguments_are_named() -> None:
         GroupDro(PRIOR, np.ones(3))
     with pytest.raises(ValueError, match=r"losses and n_tokens have shapes \(3,\) and \(4,\)"):
         Exp3S(PRIOR).observe(np.ones(3), TOKENS)
+    wrong: list[tuple[str, Callable[[], Policy]]] = [
+        ("smoothing and warm_up are 1.0 and 0", lambda: Odm(PRIOR, form="released", smoothing=1.0)),
+        ("smoothing and warm_up are 0.9 and -3", lambda: Odm(PRIOR, warm_up=-3)),
+        ("rate and smoothing are nan and 0.001", lambda: GroupDro(PRIOR, np.ones(4), rate=np.nan)),
+        ("rate and smoothing are 1.0 and 2", lambda: GroupDro(PRIOR, np.ones(4), smoothing=2)),
+        ("rate is inf, window is 3", lambda: SkillIt(PRIOR, np.eye(4), rate=np.inf)),
+        ("graph has .* numbers >= 0", lambda: SkillIt(PRIOR, np.full((4, 4), np.inf))),
+        ("rounds and rate are 0.7, 50, 2, nan", lambda: Aioli(PRIOR, rate=np.nan)),
+        (r"half_lives are \(8,\)", lambda: MirrorDescent(PRIOR, half_lives=(8,))),  # type: ignore[arg-type]
+    ]
+    for message, make in wrong:
+        with pytest.raises(ValueError, match=message):
+            make()
     state = Exp3S(PRIOR).state_dict()
     with pytest.raises(ValueError, match="a GroupDro needs"):
         GroupDro(PRIOR, np.ones(4)).load_state_dict(state)
