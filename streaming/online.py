@@ -338,6 +338,9 @@ def read_weight_log(path: str | Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return dict(value) if isinstance(value, Mapping) else value
+    """In plain JSON: arrays, tensors and their numbers as lists and numbers, wherever they are."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -393,6 +393,19 @@ def test_weights_that_are_no_distribution_are_refused(sources, weights) -> None:
         run(batches, 10)
 
 
+def test_parameters_may_be_numbers_of_numpy_and_torch(sources) -> None:
+    points = [
+        (np.int64(0), np.array([0.2, 0.2, 0.6])),
+        (4, {"code": np.float32(0.5), "web": 0.25, "wiki": 0.25}),
+    ]
+    for name, parameters in [
+        ("schedule", {"points": points}),
+        ("skill_it", {"graph": torch.eye(3), "window": np.int64(2)}),
+    ]:
+        saved = loader(sources, OnlineMixing(name, parameters)).state_dict()
+        loader(sources, OnlineMixing(name, parameters)).load_state_dict(json.loads(json.dumps(saved)))
+
+
 def test_wrong_reports_are_named(sources) -> None:
     batches = loader(sources)
     batch = next(batches)
