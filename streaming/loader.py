@@ -370,7 +370,8 @@ class StreamingLoader:
     def weight_log(self) -> list[tuple[int, dict[str, float]]]:
         """Which weights hold from which step on, since this loader was made or loaded; only ever appended to.
 
-        `weights` and `schedule` of another loader, it repeats this one's batches without reports.
+        `weights` and `schedule` of another loader, whose `weight_unit` is "tokens", it repeats this one's
+        batches without reports.
         """
         return [
             (start, {name: share / ROW for name, share in zip(self._stores, shares.tolist(), strict=True)})

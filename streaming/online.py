@@ -320,7 +320,8 @@ class Online:
 def read_weight_log(path: str | Path) -> dict[str, Any]:
     """The weights of a run, as arguments that repeat it without its reports.
 
-    `StreamingLoader(sources, **read_weight_log("weights.jsonl"), ...)` gives the run's batches, bit for bit.
+    `StreamingLoader(sources, **read_weight_log("weights.jsonl"), ...)` gives the run's batches, bit for bit,
+    where the other arguments are the run's; weights are of tokens here, whatever the run's `weight_unit` was.
 
     Raises:
         ValueError: a line of the file is no entry of a weight log.
@@ -334,7 +335,7 @@ def read_weight_log(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{path}:{number}: no entry of a weight log ({error!r})") from None
     if not entries:
         raise ValueError(f"{path}: no entries; a run writes its first with its first report")
-    return {"weights": entries[0][1], "schedule": entries[1:]}
+    return {"weights": entries[0][1], "schedule": entries[1:], "weight_unit": "tokens"}
 
 
 def _plain(value: Any) -> Any:

@@ -406,6 +406,16 @@ def test_parameters_may_be_numbers_of_numpy_and_torch(sources) -> None:
         loader(sources, OnlineMixing(name, parameters)).load_state_dict(json.loads(json.dumps(saved)))
 
 
+def test_a_weight_log_is_of_tokens_whatever_the_run_was_given(sources, tmp_path) -> None:
+    batches = loader(sources, remembering(log=tmp_path / "log"), weight_unit="documents")
+    rows = run(batches, 20)
+    logged = read_weight_log(tmp_path / "log")
+    replayed = loader(sources, None, **logged)
+    assert [(b.domain_ids * 1000 + b.row_ids).tolist() for b in itertools.islice(replayed, 20)] == rows
+    with pytest.raises(TypeError, match="weight_unit"):
+        StreamingLoader(sources, **logged, sequence_length=L, global_batch=B, weight_unit="documents")
+
+
 def test_wrong_reports_are_named(sources) -> None:
     batches = loader(sources)
     batch = next(batches)
