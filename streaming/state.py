@@ -12,6 +12,12 @@ from .plan import Cursor, CyclePlace, Event, Planner, Schedule
 
 STATE_VERSION = 4
 
+PARTS = {
+    "online": {"policy", "n_reports", "n_ignored", "domains"},
+    "superbatches": {"factor", "requeue", "selectors", "queue", "kept"},
+}
+"""Parts that a state may have, and what is in them."""
+
 _REMEDIES = {
     "sequence_length": "rows would be cut elsewhere; load it with the saved sequence_length",
     "global_batch": "load it with the saved global_batch, and then set_global_batch",
@@ -76,6 +82,11 @@ def decode(
         raise ValueError(f"state: version is {version!r}; this version of cuvee reads {STATE_VERSION}")
     if missing := {"step", "domains", "schedule", "batch_sizes", "events", *arguments} - state.keys():
         raise ValueError(f"state: {', '.join(sorted(missing))} missing; this is not a loader's whole state")
+    for part, fields in PARTS.items():
+        if part in state and (missing := fields - (state[part] or {}).keys()):
+            raise ValueError(
+                f"state: {part}: {', '.join(sorted(missing))} missing; this is not a loader's whole state"
+            )
     saved: Mapping[str, Mapping[str, Any]] = state["domains"]
     if lost := sorted(set(saved) - set(identities)):
         raise ValueError(f"state: domains: {lost} not among the sources; add them (weight 0 leaves one out)")

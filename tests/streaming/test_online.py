@@ -267,6 +267,8 @@ def test_what_is_remembered_of_reports_does_not_grow_with_the_run() -> None:
     [
         (lambda state: state["online"]["policy"].pop("fast"), "a MirrorDescent needs"),
         (lambda state: state["online"]["policy"].update(fast=[1.0]), "state: fast has shape"),
+        (lambda state: state["online"].pop("n_reports"), "online: n_reports missing; this is not a loader's"),
+        (lambda state: state["superbatches"].pop("queue"), "superbatches: queue missing; this is not a"),
         (lambda state: state["superbatches"].update(requeue=1), "requeue is 1, here it is 0"),
         (lambda state: state["superbatches"]["selectors"]["infobatch"].pop("losses"), "state is of method"),
     ],
