@@ -294,7 +294,7 @@ class Online:
         """What the log holds, where a run with so many reports goes on with one.
 
         Raises:
-            ValueError: fewer reports.
+            ValueError: fewer reports, or those of another run.
         """
         if self.mixing.log is None or self._ranks.rank or not n_reports:
             return []
@@ -304,6 +304,12 @@ class Online:
             raise ValueError(
                 f"policy: {path} has {len(lines)} lines, and the state comes after {n_reports} reports; give "
                 "the log of the run that was saved, or another file's name and none"
+            )
+        step = n_reports * self.mixing.every
+        if not _is_entry(lines[n_reports], step):
+            raise ValueError(
+                f"policy: {path}:{n_reports + 1}: not the entry of step {step}, so not the log of the run "
+                "that was saved; give that, or another file's name and none"
             )
         return lines
 
@@ -336,6 +342,15 @@ def read_weight_log(path: str | Path) -> dict[str, Any]:
     if not entries:
         raise ValueError(f"{path}: no entries; a run writes its first with its first report")
     return {"weights": entries[0][1], "schedule": entries[1:], "weight_unit": "tokens"}
+
+
+def _is_entry(line: str, step: int) -> bool:
+    """Whether this is a weight log's entry of that step."""
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return isinstance(found, dict) and found.get("step") == step
 
 
 def _plain(value: Any) -> Any:

@@ -418,6 +418,18 @@ def test_a_weight_log_is_of_tokens_whatever_the_run_was_given(sources, tmp_path)
         StreamingLoader(sources, **logged, sequence_length=L, global_batch=B, weight_unit="documents")
 
 
+def test_a_file_that_is_not_the_runs_log_is_left_as_it_is(sources, tmp_path) -> None:
+    path = tmp_path / "log"
+    batches = loader(sources, remembering(log=path))
+    run(batches, 7)
+    state = batches.state_dict()
+    for text in ("a line of somebody else\n" * 9, path.read_text().replace('"step": 6', '"step": 5') * 2):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="log:3: not the entry of step 6"):
+            loader(sources, remembering(log=path)).load_state_dict(state)
+        assert path.read_text() == text
+
+
 def test_wrong_reports_are_named(sources) -> None:
     batches = loader(sources)
     batch = next(batches)
