@@ -104,7 +104,13 @@ class Feedback:
 
     def _summed(self, reports: list[_Rows]) -> NDArray[np.int64]:
         values = _joined([report.values for report in reports]).astype(np.float64, copy=False)
-        domains = self._order[_joined([report.domain_ids for report in reports]).astype(np.int64, copy=False)]
+        ids = _joined([report.domain_ids for report in reports]).astype(np.int64, copy=False)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self._order.size:
+            raise ValueError(
+                f"feedback: domain_ids from {ids.min()} to {ids.max()} were reported; this loader has "
+                f"{self._order.size} domains: report its own batches"
+            )
+        domains = self._order[ids]
         counts = [report.n_tokens for report in reports]
         if all(isinstance(count, int) for count in counts) and min(counts) == max(counts):
             tokens = np.full(values.size, counts[0])

@@ -430,6 +430,14 @@ def test_a_file_that_is_not_the_runs_log_is_left_as_it_is(sources, tmp_path) -> 
         assert path.read_text() == text
 
 
+def test_a_batch_of_a_loader_with_more_domains_is_named(sources) -> None:
+    batches = loader(sources)
+    batch = next(batches)
+    batches.feedback(replace(batch, domain_ids=batch.domain_ids + 2), loss_per_row=np.ones(B))
+    with pytest.raises(ValueError, match="domain_ids from 2 to 4 were reported; this loader has 3 domains"):
+        list(itertools.islice(batches, 3))
+
+
 def test_wrong_reports_are_named(sources) -> None:
     batches = loader(sources)
     batch = next(batches)
