@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .base import ROW, UnsuitableDataError
+
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: pc.less,
     ast.LtE: pc.less_equal,
@@ -32,7 +34,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
-class ExpressionError(ValueError):
+class ExpressionError(UnsuitableDataError):
     """A condition that cannot be read, or does not fit the columns; the message shows where."""
 
 
@@ -86,6 +88,9 @@ class Expression:
         match node:
             case ast.Name() | ast.Attribute():
                 names[self._column(node)] = None
+            case ast.Constant(value=int(number)) if not -(2**63) <= number < 2**63:
+                message = "this number has more than 64 bits; write a smaller one"
+                raise ExpressionError(self._show(node.col_offset, message))
             case ast.Constant(value=bool() | int() | float() | str()):
                 pass
             case ast.BoolOp(values=values):
@@ -179,8 +184,9 @@ class Expression:
     def _read(self, node: ast.expr, table: pa.Table) -> Any:
         name = self._column(node)
         if name not in table.column_names:
-            near = difflib.get_close_matches(name, table.column_names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(table.column_names)}"
+            names = [other for other in table.column_names if other != ROW]
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
             raise ExpressionError(self._show(node.col_offset, f"there is no column {name!r}; {hint}"))
         column = table[name]
         is_dictionary = pa.types.is_dictionary(column.type)

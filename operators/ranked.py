@@ -1,5 +1,6 @@
 """Filters that keep a share of the corpus by one score: what they have in common."""
 
+import difflib
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from .base import FitFilter, Rule, Scores
+from .base import ROW, FitFilter, Rule, Scores, UnsuitableDataError
 from .budget import budget_columns, uniforms
 from .text_column import integers, one_chunk
 
@@ -68,7 +69,20 @@ class RankedFilter(FitFilter):
 
 
 def double(table: pa.Table, column: str) -> Floats:
-    """float64, (n,): a column of numbers, NaN where it is null."""
+    """float64, (n,): a column of numbers, NaN where it is null.
+
+    Raises:
+        UnsuitableDataError: there is no such column, or it holds no numbers.
+    """
+    if column not in table.column_names:
+        names = [name for name in table.column_names if name != ROW]
+        near = difflib.get_close_matches(column, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        raise UnsuitableDataError(f"there is no column {column!r}; {hint}")
+    kind = table[column].type
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    if not any(is_kind(kind) for is_kind in kinds):
+        raise UnsuitableDataError(f"column {column!r} holds {kind}, numbers are needed; name another one")
     values = pc.fill_null(one_chunk(table[column]).cast(pa.float64()), float("nan"))
     return values.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 

@@ -97,7 +97,7 @@ def look_again(look: Look) -> LookResult:
     start = time.thread_time()
     part, first_row = look.observed.part, look.observed.first_row
     there = pq.read_schema(part).names
-    table = read_part(part, [name for name in look.fit.second_reads if name in there])
+    table = read_part(part, [name for name in dict.fromkeys(look.fit.second_reads) if name in there])
     rows = pa.array(np.arange(first_row, first_row + len(table)))
     partial = look.fit.observe_again(set_columns(table, {ROW: rows}), read_arrow(look.found))
     write_partial(look.partial, partial, look.fit.second_key)

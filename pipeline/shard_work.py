@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..operators.base import ROW, Filter, Fit, FitFilter, FitMap, Map, Operator, set_columns
+from ..operators.base import (
+    ROW,
+    Filter,
+    Fit,
+    FitFilter,
+    FitMap,
+    Map,
+    Operator,
+    UnsuitableDataError,
+    set_columns,
+)
+from .errors import InputError
 from .listing import Shard
 from .partials import write_partial
 from .reading import DOCUMENT_COLUMNS, BrokenShardError, Reader, Reading
@@ -140,6 +151,7 @@ def run_shard(task: ShardTask) -> ShardResult:
 
     Raises:
         AccountingError: the operators lost or invented rows.
+        InputError: the documents are not what an operator's parameters say.
         EnvironmentFailure: the disk is full or cannot be written.
     """
     clock = _Clock()
@@ -162,7 +174,7 @@ def run_shard(task: ShardTask) -> ShardResult:
     operators = list(task.operators)
 
     def step(table: pa.Table, operator: Operator, state: pa.Table | None = None) -> pa.Table:
-        with clock(operator.name):
+        with clock(operator.name), _suitable(operator):
             kept, dropped = apply(operator, table, state)
         if dropped is not None:
             for reason, n in count(dropped["reason"]).items():
@@ -177,7 +189,7 @@ def run_shard(task: ShardTask) -> ShardResult:
     batches = [reduce(step, operators, batch) for batch in cut_into_batches(table)]
     table = pa.concat_tables(batches, promote_options="permissive")
     if task.fit is not None:
-        with clock(f"{task.fit.name}.observe"):
+        with clock(f"{task.fit.name}.observe"), _suitable(task.fit):
             partial = task.fit.observe(number_rows(table, task.index))
             if task.fit.exchange_key is None:
                 write_arrow(task.partial, partial)
@@ -191,6 +203,17 @@ def run_shard(task: ShardTask) -> ShardResult:
         write_part(task.dropped, pa.concat_tables(left, promote_options="permissive"), accounting)
         write_part(task.part, kept, accounting)
     return ShardResult(task.index, accounting, None, clock.cpu_seconds)
+
+
+@contextmanager
+def _suitable(operator: Operator) -> Iterator[None]:
+    """Say which operator it is that documents do not suit."""
+    try:
+        yield
+    except UnsuitableDataError as error:
+        raise InputError(
+            str(error) if str(error).startswith(operator.name) else f"{operator.name}: {error}"
+        ) from error
 
 
 def cut_into_batches(table: pa.Table) -> list[pa.Table]:

@@ -208,6 +208,40 @@ def test_an_unknown_operator_or_parameter(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("curate", "code", "told"),
+    [
+        (
+            "[where: {keep: stras > 3}]",
+            3,
+            "where: there is no column 'stras'; did you mean 'stars'?\n  stras",
+        ),
+        ("[where: {keep: text == 5}]", 3, "where: this does not work on large_string and int64\n  text == 5"),
+        ("[where: {keep: stars}]", 3, "where: this column holds int64; compare it with something\n  stars"),
+        (f"[where: {{keep: stars > {2**63}}}]", 2, "keep: this number has more than 64 bits"),
+        (
+            "[random_calibrated: {score_column: stras}]",
+            3,
+            "there is no column 'stras'; did you mean 'stars'?",
+        ),
+        ("[random_calibrated: {score_column: text}]", 3, "column 'text' holds large_string, numbers are"),
+        (
+            "[exact_dedup: {keep: newest, by: text}]",
+            3,
+            "exact_dedup.by: document 'web/web.jsonl:0' has 'once again', which is no ISO 8601 time",
+        ),
+        ("[minhash_dedup: {keep: newest, by: text}]", 0, ""),  # two words have no n-gram, so no duplicate
+    ],
+)
+def test_columns_that_do_not_suit_an_operator(
+    recipe_of: Recipe, run: Run, tmp_path: Path, curate: str, code: int, told: str
+) -> None:
+    write_jsonl(tmp_path / "web.jsonl", [{"text": "once again", "stars": 4}] * 2)
+    found = run(recipe_of(rest=f"curate: {curate}\n"))
+    assert found[0] == code
+    assert told in found[1]
+
+
 def test_a_single_document_of_200_mb(recipe_of: Recipe, tmp_path: Path) -> None:
     # Nulls cost no disk; JSON forbids them in a string, but the length is known before the content is judged.
     with (tmp_path / "web.jsonl").open("wb") as stream:
