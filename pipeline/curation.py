@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from ..operators.base import Fit, UnsuitableDataError, summary_of
 from .engines import Engine
-from .errors import InputError
+from .errors import DamagedRunError, InputError
 from .fitting import LookResult, Observed, fit_state
 from .plan import Plan, Stage
 from .progress import RunProgress
@@ -19,7 +19,6 @@ from .run_directory import explained, read_json, write_json, write_text
 from .shard_work import (
     SHARD_BITS,
     Accounting,
-    AccountingError,
     ShardResult,
     ShardTask,
     read_accounting,
@@ -63,7 +62,8 @@ class Curation:
 
         Raises:
             InputError: broken shards, too many unreadable records, or nothing left.
-            AccountingError: rows got lost.
+            AccountingError: an operator lost rows.
+            DamagedRunError: the run directory does not hold what was written there.
             EnvironmentFailure: the disk is full or cannot be written.
         """
         manifests: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ class Curation:
         self.judge_broken(tasks, broken)
         compiled = compile_manifest(stage, [task for task in tasks if task.index not in broken], broken)
         if known is not None and compiled != known:
-            raise AccountingError(
+            raise DamagedRunError(
                 f"{self.folder(stage)}: the parts hold {compiled['accounting']['rows_kept']} rows of "
                 f"{compiled['accounting']['rows_in']}, {MANIFEST} says {known['accounting']['rows_kept']} of "
                 f"{known['accounting']['rows_in']}; remove the folder and run again"
@@ -99,7 +99,8 @@ class Curation:
     def is_done(self, stage: Stage, task: ShardTask) -> bool:
         """Whether the shard's part is there, and what its stage's fit still needs of it."""
         needs_partial = stage.fit is not None and not self.state(stage).exists()
-        return task.part.exists() and (not needs_partial or task.partial.exists())
+        is_whole = task.part.exists() and task.dropped.exists()
+        return is_whole and (not needs_partial or task.partial.exists())
 
     def do(self, stage: Stage, missing: Sequence[ShardTask], n_tasks: int) -> dict[int, str]:
         """Do shards; returns why those are broken that are."""
@@ -190,7 +191,7 @@ class Curation:
             before, after = manifests[-2:]
             n_kept, n_read = before["accounting"]["rows_kept"], after["accounting"]["rows_in"]
             if n_kept != n_read:
-                raise AccountingError(
+                raise DamagedRunError(
                     f"stage {after['stage']} read {n_read} rows, the stage before it kept {n_kept}; "
                     f"remove {self.folder(self.plan.stages[len(manifests) - 1])} and run again"
                 )
@@ -252,7 +253,7 @@ def compile_manifest(stage: Stage, tasks: Sequence[ShardTask], broken: dict[int,
     """The stage's manifest from its parts' footers.
 
     Raises:
-        AccountingError: a part does not hold the rows that its accounting says.
+        DamagedRunError: a part does not hold the rows that its accounting says.
     """
     total = Accounting()
     for task in tasks:
@@ -261,7 +262,7 @@ def compile_manifest(stage: Stage, tasks: Sequence[ShardTask], broken: dict[int,
         accounting.check(str(task.part))
         n_expected = sum(accounting.dropped.values()) + sum(accounting.unreadable.values())
         if (n_kept, n_left) != (accounting.rows_kept, n_expected):
-            raise AccountingError(
+            raise DamagedRunError(
                 f"{task.part}: the footer says {accounting.rows_kept} kept and {n_expected} dropped or "
                 f"unreadable rows, the files hold {n_kept} and {n_left}; "
                 "remove the stage's folder and run again"

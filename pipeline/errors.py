@@ -29,6 +29,10 @@ class InputError(UserError):
     exit_code = 3
 
 
+class DamagedRunError(InputError):
+    """A file of a run directory is not what a run wrote there; the message says what to remove."""
+
+
 class EnvironmentFailure(UserError):
     """The machine refuses: a full disk, a folder that cannot be written, a run directory in use."""
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from ..operators.base import Decides, Operator, Rule
 from ..operators.text_column import text_buffers
 from .outcome import Outcome
 from .plan import Stage
+from .run_directory import damaged
 from .shard_work import Accounting
 
 N_EXAMPLES = 5
@@ -85,9 +87,23 @@ def _shard_index(path: Path) -> int:
     return int(path.stem.removeprefix("part-"))
 
 
+@contextmanager
+def _part(path: Path) -> Iterator[pq.ParquetFile]:
+    """A part to read from.
+
+    Raises:
+        DamagedRunError: it is not what was written.
+    """
+    try:
+        with pq.ParquetFile(path) as part:
+            yield part
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+
+
 def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
     """Columns of a part; one that it does not have is null."""
-    with pq.ParquetFile(path) as part:
+    with _part(path) as part:
         there = _present(part, names)
         return _with_missing(part.read(columns=there), names)
 
@@ -107,7 +123,7 @@ def _with_missing(table: pa.Table | pa.RecordBatch, names: Sequence[str]) -> pa.
 
 def read_batches(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
     """Columns of a part, `BATCH_ROWS` rows at a time."""
-    with pq.ParquetFile(path) as part:
+    with _part(path) as part:
         there = _present(part, names)
         for batch in part.iter_batches(BATCH_ROWS, columns=there):
             yield _with_missing(batch, names)
@@ -163,7 +179,7 @@ def fetch(
         by_path.setdefault(path, []).append(row)
     found: dict[tuple[Path, int], dict[str, Any]] = {}
     for path, rows in by_path.items():
-        with pq.ParquetFile(path) as part:
+        with _part(path) as part:
             there = _present(part, columns)
             first = 0
             for group in range(part.num_row_groups):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import EnvironmentFailure
+from .errors import DamagedRunError, EnvironmentFailure
 
 TEMPORARY = ".tmp"
 LOCK = "run.lock"
@@ -89,8 +89,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(path.read_text("utf-8"))
+    """The value in a JSON file.
+
+    Raises:
+        DamagedRunError: it holds no JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> DamagedRunError:
+    """What to say of a file of a run directory that cannot be read any more."""
+    found = str(error).partition("\n")[0].rstrip(".")
+    return DamagedRunError(f"{path}: the file is not what was written: {found}; remove it and run again")
 
 
 @contextlib.contextmanager

@@ -27,11 +27,11 @@ from ..operators.base import (
     UnsuitableDataError,
     set_columns,
 )
-from .errors import InputError
+from .errors import DamagedRunError, InputError
 from .listing import Shard
 from .partials import write_partial
 from .reading import DOCUMENT_COLUMNS, BrokenShardError, Reader, Reading
-from .run_directory import written_whole
+from .run_directory import damaged, written_whole
 
 ACCOUNTING = b"cuvee.accounting"
 SHARD_BITS = 32
@@ -338,39 +338,34 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a part, or some of its columns, each page held to its checksum.
 
     Raises:
-        AccountingError: the part is not what was written.
+        DamagedRunError: the part is not what was written.
     """
     try:
         table = pq.read_table(path, columns=columns, memory_map=True, page_checksum_verification=True)
         accounting, _ = read_accounting(path)
     except (OSError, pa.ArrowException) as error:
-        raise _changed(path, error) from error
+        raise damaged(path, error) from error
     if len(table) != accounting.rows_kept:
-        raise AccountingError(
+        raise DamagedRunError(
             f"{path}: the footer says {accounting.rows_kept} rows, the file holds {len(table)}; "
             "remove it and run again"
         )
     return table.replace_schema_metadata(None)
 
 
-def _changed(path: Path, error: Exception) -> AccountingError:
-    found = str(error).partition("\n")[0].rstrip(".")
-    return AccountingError(f"{path}: the file is not what was written: {found}; remove it and run again")
-
-
 def read_accounting(path: Path) -> tuple[Accounting, int]:
     """(accounting, number of rows in the file) from a part's footer, without reading its rows.
 
     Raises:
-        AccountingError: the file is no part, or no longer.
+        DamagedRunError: the file is no part, or no longer.
     """
     try:
         metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
-        raise _changed(path, error) from error
+        raise damaged(path, error) from error
     footer = (metadata.metadata or {}).get(ACCOUNTING)
     if footer is None:
-        raise AccountingError(f"{path}: not a part of a run, its footer holds no accounting; remove it")
+        raise DamagedRunError(f"{path}: not a part of a run, its footer holds no accounting; remove it")
     return Accounting(**json.loads(footer)), metadata.num_rows
 
 
@@ -385,6 +380,13 @@ def write_arrow(path: Path, table: pa.Table) -> None:
 
 
 def read_arrow(path: Path) -> pa.Table:
-    """An Arrow IPC file, memory-mapped."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+    """An Arrow IPC file, memory-mapped.
+
+    Raises:
+        DamagedRunError: the file is not what was written.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error

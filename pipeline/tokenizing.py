@@ -17,7 +17,7 @@ from ..streaming import TokenStore
 from ..streaming.manifest import Manifest, ShardEntry
 from ..streaming.shards import domain_folder, shard_name, write_manifest, write_token_shard
 from .curation import Curation
-from .errors import InputError, UserError
+from .errors import DamagedRunError, InputError, UserError
 from .plan import LAYOUT_VERSION, describe, digest
 from .run_directory import explained, read_json, write_json, written_whole
 from .shard_work import (
@@ -226,7 +226,7 @@ def _write_manifest(folder: Path, domain: str, tokenizer_json: str) -> Manifest:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise AccountingError(f"{error}; remove {folder.parent} and run again") from error
+        raise DamagedRunError(f"{error}; remove {folder.parent} and run again") from error
 
 
 def _check_split(record: pa.Table, domain: str, split: str, shards: Sequence[ShardEntry]) -> None:
@@ -236,7 +236,7 @@ def _check_split(record: pa.Table, domain: str, split: str, shards: Sequence[Sha
     written = [pc.sum(of_split[count]).as_py() or 0 for count in ("n_docs", "n_tokens")]
     found = [sum(shard["n_docs"] for shard in shards), sum(shard["n_tokens"] for shard in shards)]
     if found != written:
-        raise AccountingError(
+        raise DamagedRunError(
             f"domain {domain!r}: {written[0]} documents of {written[1]} tokens were written to its {split} "
             f"split, its shards hold {found[0]} of {found[1]}; remove the run's tokens/ and run again"
         )

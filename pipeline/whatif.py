@@ -19,7 +19,7 @@ from .curation import MANIFEST
 from .errors import InputError, UsageError
 from .plan import Stage, group_stages
 from .recipe import parse_operator
-from .run_directory import read_json
+from .run_directory import damaged, read_json
 
 KEPT = "kept"
 SNIPPET_CHARACTERS = 160
@@ -92,6 +92,7 @@ def what_if(run_dir: Path, assignments: Sequence[str], n_examples: int = 3) -> W
     Raises:
         UsageError: an assignment names no threshold of a filter of this run, or its value cannot be.
         InputError: the run directory is none, its stage is not complete, or it was made by another version.
+        DamagedRunError: a part is not what was written.
     """
     target = _target(run_dir, assignments)
     before, after = target.filter.model_dump(mode="json"), target.changed.model_dump(mode="json")
@@ -107,7 +108,10 @@ def what_if(run_dir: Path, assignments: Sequence[str], n_examples: int = 3) -> W
     _check_columns(target, parts)
     for part in parts:
         for path in (part, target.folder / "dropped" / part.name):
-            _decide(path, target, outcome, n_examples)
+            try:
+                _decide(path, target, outcome, n_examples)
+            except (OSError, pa.ArrowException) as error:
+                raise damaged(path, error) from error
     return outcome
 
 

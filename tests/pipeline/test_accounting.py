@@ -20,6 +20,7 @@ from cuvee.operators.pii import Pii
 from cuvee.pipeline import shard_work
 from cuvee.pipeline.curation import Curation
 from cuvee.pipeline.engines import LocalEngine
+from cuvee.pipeline.errors import DamagedRunError
 from cuvee.pipeline.listing import list_files, list_shards
 from cuvee.pipeline.plan import Plan, group_stages
 from cuvee.pipeline.progress import RunProgress
@@ -230,7 +231,7 @@ def test_a_part_with_fewer_rows_than_its_footer_says_fails_the_run(tmp_path: Pat
     stage = curation.plan.stages[0]
     _without_a_row(curation.tasks(stage)[1].part)
     with pytest.raises(
-        AccountingError, match=r"part-00001\.parquet: the footer says \d+ kept and \d+ dropped"
+        DamagedRunError, match=r"part-00001\.parquet: the footer says \d+ kept and \d+ dropped"
     ):
         curation.run()
 
@@ -239,7 +240,7 @@ def test_a_dropped_file_with_fewer_rows_fails_the_run(tmp_path: Path) -> None:
     curation = _curation(tmp_path, _usual())
     curation.run()
     _without_a_row(curation.tasks(curation.plan.stages[0])[-1].dropped)
-    with pytest.raises(AccountingError, match=r"kept and \d+ dropped or unreadable rows, the files hold"):
+    with pytest.raises(DamagedRunError, match=r"kept and \d+ dropped or unreadable rows, the files hold"):
         curation.run()
 
 
@@ -250,13 +251,13 @@ def test_a_part_of_another_file_fails_the_run(tmp_path: Path) -> None:
     second.part.write_bytes(first.part.read_bytes())
     second.dropped.write_bytes(first.dropped.read_bytes())
     with pytest.raises(
-        AccountingError, match=r"the parts hold \d+ rows of \d+, manifest\.json says \d+ of \d+"
+        DamagedRunError, match=r"the parts hold \d+ rows of \d+, manifest\.json says \d+ of \d+"
     ):
         curation.run()
     for manifest in tmp_path.rglob("00-*/manifest.json"):
         manifest.unlink()
     with pytest.raises(
-        AccountingError, match=r"stage exact_dedup read \d+ rows, the stage before it kept \d+"
+        DamagedRunError, match=r"stage exact_dedup read \d+ rows, the stage before it kept \d+"
     ):
         curation.run()
 
@@ -270,7 +271,7 @@ def test_flipped_bits_in_a_part_fail_the_run(tmp_path: Path) -> None:
     content[200] ^= 0xFF
     part.write_bytes(content)
     with pytest.raises(
-        AccountingError, match=r"part-00000\.parquet: the file is not what was written: .*remove it"
+        DamagedRunError, match=r"part-00000\.parquet: the file is not what was written: .*remove it"
     ):
         curation.run()
 

@@ -18,7 +18,7 @@ import pytest
 
 from cuvee.pipeline.cli import main
 
-from .conftest import documents, write_jsonl
+from .conftest import documents, file_bytes, write_jsonl
 
 Recipe = Callable[..., Path]
 Run = Callable[..., tuple[int, str]]
@@ -294,6 +294,46 @@ def test_every_document_dropped(recipe_of: Recipe, run: Run, tmp_path: Path) -> 
         "look at them in ~/run/stages/"
     )
     assert told.endswith("/dropped and move the thresholds")
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def _flip(path: Path) -> None:
+    """Change bytes of the first column's pages."""
+    content = bytearray(path.read_bytes())
+    content[100:400] = bytes(255 - byte for byte in content[100:400])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("00-*/part-00000.parquet", _cut),
+        ("00-*/part-00000.parquet", _flip),
+        ("01-*/part-00000.parquet", _cut),
+        ("00-*/dropped/part-00000.parquet", _cut),
+        ("00-*/fit/state.arrow", _cut),
+        ("00-*/manifest.json", _cut),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_named_and_made_again_where_it_is_removed(
+    recipe_of: Recipe, run: Run, tmp_path: Path, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    write_jsonl(tmp_path / "web.jsonl", [{"text": text} for text in documents("sea", 20)])
+    recipe = recipe_of(rest="curate: [gopher_quality, exact_dedup]\n")
+    assert run(recipe)[0] == 0
+    undisturbed = file_bytes(tmp_path / "run")
+    (path,) = (tmp_path / "run/stages").glob(pattern)
+    damage(path)
+    code, told = run(recipe)
+    assert code == 3
+    assert told.startswith(f"{path}: the file is not what was written: ".replace(str(tmp_path), "~"))
+    assert told.endswith("; remove it and run again")
+    path.unlink()
+    assert run(recipe)[0] == 0
+    assert file_bytes(tmp_path / "run") == undisturbed
 
 
 @contextlib.contextmanager

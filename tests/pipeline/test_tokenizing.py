@@ -14,10 +14,10 @@ from cuvee.operators.tokenize import Tokenize
 from cuvee.pipeline import tokenizing
 from cuvee.pipeline.curation import Curation
 from cuvee.pipeline.engines import LocalEngine
-from cuvee.pipeline.errors import InputError
+from cuvee.pipeline.errors import DamagedRunError, InputError
 from cuvee.pipeline.located_yaml import RecipeError
 from cuvee.pipeline.recipe import load_recipe
-from cuvee.pipeline.shard_work import AccountingError, read_accounting
+from cuvee.pipeline.shard_work import read_accounting
 from cuvee.pipeline.tokenizing import claim, open_stores, tokenize_corpus
 from cuvee.streaming import StreamingLoader, TokenStore
 
@@ -152,7 +152,7 @@ def test_a_token_shard_that_is_gone_fails_the_run(tmp_path: Path, pattern: str) 
     tokenize_corpus(curation, OPERATOR)
     for shard in (tmp_path / "run/tokens/web").glob(pattern):
         shard.unlink()
-    with pytest.raises(AccountingError, match=r"remove .*tokens/? and run again"):
+    with pytest.raises(DamagedRunError, match=r"remove .*tokens/? and run again"):
         tokenize_corpus(curation, OPERATOR)
 
 
