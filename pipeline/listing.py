@@ -10,6 +10,7 @@ import itertools
 import os
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -209,6 +210,10 @@ def _row_groups(file: File, source: Input, shard_bytes: int, where: str) -> Iter
     except (pa.ArrowException, OSError):
         yield 0, 0  # the reader will say what is wrong with it, as of any broken shard
         return
+    for name, n_columns in Counter(schema.names).items():
+        if n_columns > 1:
+            found = f"{display(file.uri)} has {n_columns} columns {name!r}"
+            raise InputError(f"{where}: {found}; rename one of them")
     check_columns(source, {field.name: field.type for field in schema}, file.uri, where)
     start, n_bytes = 0, 0
     for group in range(metadata.num_row_groups):

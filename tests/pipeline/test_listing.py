@@ -160,6 +160,17 @@ def _look(source: Input, files: list[File]) -> None:
     list_shards(0, source, files, 10, WHERE)
 
 
+@pytest.mark.parametrize("name", ["text", "stars"])
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path: Path, name: str) -> None:
+    names = dict.fromkeys(["text", name])
+    table = pa.Table.from_arrays([pa.array(["x"])] * (len(names) + 1), names=[*names, name])
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = _input(tmp_path / "a.parquet")
+    files = list_files(source, WHERE)
+    with pytest.raises(InputError, match=rf"a\.parquet has 2 columns {name!r}; rename one of them"):
+        _look(source, files)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
 def test_a_missing_column_is_told_with_those_there_are(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"a.{kind}"
