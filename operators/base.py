@@ -67,9 +67,9 @@ class Rule:
         """bool, (n_rows,), without nulls: the rows that this rule drops."""
         broken = pa.array(np.zeros(len(score), dtype=bool))
         if self.minimum is not None:
-            broken = pc.or_(broken, pc.fill_null(pc.less(score, self.minimum), False))
+            broken = pc.or_(broken, pc.fill_null(pc.less(score, _bound(self.minimum)), False))
         if self.maximum is not None:
-            broken = pc.or_(broken, pc.fill_null(pc.greater(score, self.maximum), False))
+            broken = pc.or_(broken, pc.fill_null(pc.greater(score, _bound(self.maximum)), False))
         if self.allowed is not None:
             known = pc.is_in(score, value_set=pa.array(self.allowed, pa.string()))
             broken = pc.or_(broken, pc.and_(pc.invert(known), pc.is_valid(score)))
@@ -81,6 +81,11 @@ class Rule:
         if self.allowed is not None:
             bounds.append(f"in {', '.join(self.allowed)}" if self.allowed else "null")
         return f"{self.score} {' and '.join(bounds)}"
+
+
+def _bound(bound: float) -> float:
+    """`bound` as Arrow compares with it: it has no integers of more than 64 bits."""
+    return bound if -(2**63) <= bound < 2**63 else float(bound)
 
 
 class Operator(BaseModel):

@@ -230,6 +230,7 @@ def test_an_unknown_operator_or_parameter(
             3,
             "exact_dedup.by: document 'web/web.jsonl:0' has 'once again', which is no ISO 8601 time",
         ),
+        (f"[gopher_quality: {{min_words: {2**70}}}]", 3, "stage gopher_quality dropped all 2 documents"),
         ("[minhash_dedup: {keep: newest, by: text}]", 0, ""),  # two words have no n-gram, so no duplicate
     ],
 )
