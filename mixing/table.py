@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
@@ -132,15 +131,7 @@ class RunTable:
         weights, metrics = weights.sort_by(on), metrics.sort_by(on)
         notes: tuple[str, ...] = ()
         if drop_missing:
-            losses = metrics.drop_columns([on, *(name for name in FIDELITY if name in metrics.column_names)])
-            whole = np.all(np.isfinite(matrix(losses, f"{metrics_csv}: ")), axis=1)
-            lacking = metrics[on].filter(pa.array(~whole)).to_pylist()
-            if lacking:
-                shown = ", ".join(map(str, lacking[:5]))
-                notes = (
-                    f"{len(lacking)} of {len(whole)} runs lack a metric and were left out: {on} = {shown}.",
-                )
-            weights, metrics = weights.filter(pa.array(whole)), metrics.filter(pa.array(whole))
+            weights, metrics, notes = _without_missing(weights, metrics, on, metrics_csv)
         keys = [f"{on} = {key}" for key in weights[on].to_pylist()]
         values = {"n_parameters": n_parameters, "n_tokens": n_tokens, "seed": seed}
         fidelity = {name: np.full(len(keys), value) for name, value in values.items()}
@@ -213,11 +204,8 @@ class RunTable:
         notes = []
         if "failure" in table.column_names:
             reasons = table["failure"].to_pylist()
-            failed = pa.array(
-                [reason not in (None, "") for reason in reasons], pa.bool_()
-            )  # "": a CSV's null
-            notes = [f"a run was left out: {reason}." for reason in reasons if reason not in (None, "")]
-            table = table.filter(pc.invert(failed))
+            notes = [f"a run was left out: {reason}." for reason in reasons if reason]  # "": a CSV's null
+            table = table.filter(pa.array([not reason for reason in reasons], pa.bool_()))
         domains = [name for name in table.column_names if name.startswith(WEIGHT)]
         losses = [name for name in table.column_names if name.startswith(LOSS)]
         if not domains or not losses:
@@ -268,6 +256,20 @@ class RunTable:
             *_missing_metrics(self.metrics, self.metric_names, keys),
             *_repeated_runs(self.weights, {name: getattr(self, name) for name in FIDELITY}, keys),
         ]
+
+
+def _without_missing(
+    weights: pa.Table, metrics: pa.Table, on: str, metrics_csv: str | Path
+) -> tuple[pa.Table, pa.Table, tuple[str, ...]]:
+    """Both tables, in one order, without the runs that lack a metric, and a note on those."""
+    losses = metrics.drop_columns([on, *(name for name in FIDELITY if name in metrics.column_names)])
+    whole = np.all(np.isfinite(matrix(losses, f"{metrics_csv}: ")), axis=1)
+    lacking = metrics[on].filter(pa.array(~whole)).to_pylist()
+    if not lacking:
+        return weights, metrics, ()
+    shown = ", ".join(map(str, lacking[:5]))
+    note = f"{len(lacking)} of {len(whole)} runs lack a metric and were left out: {on} = {shown}."
+    return weights.filter(pa.array(whole)), metrics.filter(pa.array(whole)), (note,)
 
 
 def _bad_weights(weights: Floats, domain_names: tuple[str, ...], keys: Sequence[str]) -> list[str]:

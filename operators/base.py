@@ -20,6 +20,7 @@ them all need not be carried for every document.
 Every operator is pure: the same rows give the same answer on any engine, in any sharding and any order.
 """
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -254,6 +255,18 @@ def with_summary(state: pa.Table, **numbers: int) -> pa.Table:
 def summary_of(schema: pa.Schema) -> dict[str, int]:
     """What `with_summary` put there; empty for other tables."""
     return json.loads((schema.metadata or {}).get(SUMMARY, b"{}"))  # type: ignore[no-any-return]
+
+
+def no_column(name: str, table: pa.Table) -> str:
+    """What to say of a column that a document table lacks.
+
+    >>> no_column("quality.wrds", pa.table({"id": ["a"], "quality.words": [3]}))
+    "there is no column 'quality.wrds'; did you mean 'quality.words'?"
+    """
+    names = [other for other in table.column_names if other != ROW]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+    return f"there is no column {name!r}; {hint}"
 
 
 def set_columns(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:

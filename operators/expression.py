@@ -9,14 +9,13 @@ brackets.
 """
 
 import ast
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .base import ROW, UnsuitableDataError
+from .base import UnsuitableDataError, no_column
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: pc.less,
@@ -184,10 +183,7 @@ class Expression:
     def _read(self, node: ast.expr, table: pa.Table) -> Any:
         name = self._column(node)
         if name not in table.column_names:
-            names = [other for other in table.column_names if other != ROW]
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-            raise ExpressionError(self._show(node.col_offset, f"there is no column {name!r}; {hint}"))
+            raise ExpressionError(self._show(node.col_offset, no_column(name, table)))
         column = table[name]
         is_dictionary = pa.types.is_dictionary(column.type)
         return column.cast(column.type.value_type) if is_dictionary else column

@@ -1,6 +1,5 @@
 """Filters that keep a share of the corpus by one score: what they have in common."""
 
-import difflib
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from .base import ROW, FitFilter, Rule, Scores, UnsuitableDataError
+from .base import FitFilter, Rule, Scores, UnsuitableDataError, no_column
 from .budget import budget_columns, uniforms
 from .text_column import integers, one_chunk
 
@@ -75,10 +74,7 @@ def double(table: pa.Table, column: str) -> Floats:
         UnsuitableDataError: there is no such column, or it holds no numbers.
     """
     if column not in table.column_names:
-        names = [name for name in table.column_names if name != ROW]
-        near = difflib.get_close_matches(column, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-        raise UnsuitableDataError(f"there is no column {column!r}; {hint}")
+        raise UnsuitableDataError(no_column(column, table))
     kind = table[column].type
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
     if not any(is_kind(kind) for is_kind in kinds):

@@ -106,7 +106,7 @@ class RemoteTokens(StoredTokens):
             n_bytes=self.n_offset_bytes,
             place=self.place,
             fetch=self._fetch_offsets,
-            check=self._check_offsets,
+            check=self._map_offsets,
             open=self._map_offsets,
         )
         self._cache.check_room(wanted.n_bytes, f"the documents' offsets of {self.place}")
@@ -126,9 +126,6 @@ class RemoteTokens(StoredTokens):
         with ThreadPoolExecutor(N_FETCHERS, "cuvee-fetch") as fetchers:
             for offsets in fetchers.map(_offsets_of, self.shards):
                 file.write(offsets.astype("<i8").tobytes())
-
-    def _check_offsets(self, path: Path) -> None:
-        self._map_offsets(path)
 
     def _map_offsets(self, path: Path) -> tuple[NDArray[np.int64], ...]:
         if (n_bytes := path.stat().st_size) != self.n_offset_bytes:
