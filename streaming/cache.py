@@ -47,9 +47,7 @@ class Wanted(NamedTuple, Generic[Opened]):
     n_bytes: int
     place: str  # where it comes from, for errors
     fetch: Callable[[IO[bytes]], None]  # writes it
-    check: Callable[
-        [Path], object
-    ]  # raises ValueError unless a file's contents are right, reading all of them
+    check: Callable[[Path], object]  # reads a file whole; ValueError unless its contents are right
     open: Callable[[Path], Opened]  # maps it, reading little; ValueError only where `check` has one
 
 
