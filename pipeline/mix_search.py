@@ -73,6 +73,8 @@ def _journal(given: argparse.Namespace) -> SearchJournal:
         journal = SearchJournal(given.journal, arguments)
     except (ValueError, OSError) as error:
         raise InputError(f"mix search: {error}") from error
+    if arguments is None:
+        _check_untold(given)
     for note in journal.notes:
         console().print(note, style="dim", highlight=False)
     _check_trend(journal, given.tokens)
@@ -82,7 +84,6 @@ def _journal(given: argparse.Namespace) -> SearchJournal:
 def _arguments(given: argparse.Namespace) -> SearchArguments | None:
     """Those of a new search; None to go on with the journal's."""
     if given.domains is None and (given.journal.exists() or not given.run):
-        _check_untold(given)
         return None
     if not given.rung and not given.run:
         raise UsageError(
@@ -118,7 +119,7 @@ def _arguments(given: argparse.Namespace) -> SearchArguments | None:
 def _check_untold(given: argparse.Namespace) -> None:
     """Refuse an argument of a new search that would have no effect."""
     told = [name for name, default in NEW_SEARCH.items() if getattr(given, name) != default]
-    if told and given.journal.exists():
+    if told:
         raise UsageError(
             f"mix search: --{told[0].replace('_', '-')} is of a new search, and {given.journal} goes on with "
             "the arguments it began with. Leave it out; or start another journal, with --domains."

@@ -267,6 +267,13 @@ def test_results_that_are_no_numbers_are_refused_and_not_written_down(folder, ca
     assert Path("j.jsonl").read_bytes() == begun
 
 
+def test_a_table_of_domains_in_the_journals_place_is_no_journal(folder, capsys):
+    Path("j.jsonl").write_text("domain,tokens\ncode,10\n")
+    assert _search("--rung", "1e6:1e9") == 3
+    assert "j.jsonl:1: this is no JSON" in _told(capsys)
+    assert Path("j.jsonl").read_text() == "domain,tokens\ncode,10\n"
+
+
 def test_an_argument_that_would_have_no_effect_on_a_search_that_goes_on_is_refused(folder, capsys):
     assert _search(*NEW) == 0
     assert _search("--runs", "99") == 2
